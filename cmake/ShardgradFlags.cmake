@@ -1,0 +1,43 @@
+# Compile flags of everything in this project, and the instruction sets of the kernels.
+if(NOT CMAKE_CXX_COMPILER_ID MATCHES "GNU|Clang")
+  message(FATAL_ERROR "shardgrad uses GCC's and clang's vector extensions; "
+    "${CMAKE_CXX_COMPILER_ID} is neither. Set CMAKE_CXX_COMPILER to g++ (>= 12) or clang++ (>= 14).")
+endif()
+
+# Values must not depend on how the compiler contracts or reorders floating point: the loss of every
+# plan is equal to the last bit. These two give up only errno and exception flags, which nobody
+# reads: sqrt becomes one instruction, and loops with comparisons vectorize. No value changes.
+set(sg_flags -Wall -Wextra -ffp-contract=off -fno-math-errno -fno-trapping-math -fopenmp-simd)
+if(SHARDGRAD_WERROR)
+  list(APPEND sg_flags -Werror)
+endif()
+if(SHARDGRAD_SANITIZE)
+  set(sg_sanitize -fsanitize=${SHARDGRAD_SANITIZE} -fno-sanitize-recover=all)
+  list(APPEND sg_flags ${sg_sanitize} -fno-omit-frame-pointer)
+else()
+  set(sg_sanitize "")
+endif()
+
+function(sg_compile_flags target)
+  target_compile_features(${target} PUBLIC cxx_std_20)
+  set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF POSITION_INDEPENDENT_CODE ON)
+  target_compile_options(${target} PRIVATE ${sg_flags})
+  if(sg_sanitize)
+    target_link_options(${target} PUBLIC ${sg_sanitize})
+  endif()
+endfunction()
+
+# <room>/kernels/isa/*.cpp is compiled once for each of these, in namespace sg::kernels::SG_ISA; the
+# rest of the program is plain code for the oldest processor, and isa.h chooses at run time.
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$" AND CMAKE_SIZEOF_VOID_P EQUAL 8)
+  set(sg_isa_x86 1)
+  set(sg_isas v2 v3 v4)
+  set(sg_isa_flags_v2 -march=x86-64-v2 -mtune=generic)
+  set(sg_isa_flags_v3 -march=x86-64-v3 -mtune=haswell)
+  # Both compilers otherwise keep to 256 bits on the first AVX-512 processors.
+  set(sg_isa_flags_v4 -march=x86-64-v4 -mtune=icelake-server -mprefer-vector-width=512)
+else()
+  set(sg_isa_x86 0)
+  set(sg_isas generic)
+  set(sg_isa_flags_generic "")
+endif()

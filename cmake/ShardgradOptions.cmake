@@ -1,0 +1,38 @@
+# What a user may choose. A part that is AUTO is used where it is found; ON makes its absence an
+# error; OFF never looks.
+function(sg_part name default help)
+  set(${name} "${default}" CACHE STRING "${help} (AUTO, ON or OFF)")
+  set_property(CACHE ${name} PROPERTY STRINGS AUTO ON OFF)
+  if(NOT "${${name}}" MATCHES "^(AUTO|ON|OFF)$")
+    message(FATAL_ERROR "${name} is '${${name}}'; expected AUTO, ON or OFF")
+  endif()
+endfunction()
+
+sg_part(SHARDGRAD_ONEDNN AUTO "oneDNN for matrix products and convolutions")
+sg_part(SHARDGRAD_OPENMP AUTO "OpenMP as the compute thread pool of a rank")
+
+option(SHARDGRAD_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
+option(SHARDGRAD_EXAMPLES "Build the example programs" ${PROJECT_IS_TOP_LEVEL})
+option(SHARDGRAD_BENCH "Build the microbenchmarks (where Google Benchmark is found)"
+       ${PROJECT_IS_TOP_LEVEL})
+option(SHARDGRAD_INSTALL "Make install rules" ${PROJECT_IS_TOP_LEVEL})
+option(SHARDGRAD_CCACHE "Compile through ccache where it is found" ${PROJECT_IS_TOP_LEVEL})
+option(SHARDGRAD_WERROR "Warnings are errors" OFF)
+set(SHARDGRAD_SANITIZE "" CACHE STRING "Sanitizers for -fsanitize=, such as address,undefined")
+
+if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "Build type" FORCE)
+endif()
+
+if(PROJECT_IS_TOP_LEVEL)
+  set(CMAKE_RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bin")
+  set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+endif()
+
+if(SHARDGRAD_CCACHE AND NOT DEFINED CMAKE_CXX_COMPILER_LAUNCHER)
+  find_program(SHARDGRAD_CCACHE_PROGRAM ccache)
+  mark_as_advanced(SHARDGRAD_CCACHE_PROGRAM)
+  if(SHARDGRAD_CCACHE_PROGRAM)
+    set(CMAKE_CXX_COMPILER_LAUNCHER "${SHARDGRAD_CCACHE_PROGRAM}")
+  endif()
+endif()

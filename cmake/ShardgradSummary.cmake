@@ -1,0 +1,31 @@
+# Printed once at the end of configuring: what is built, and with what.
+function(sg_summary)
+  string(REPLACE ";" " " isas "${sg_isas}")
+  string(TOUPPER "${CMAKE_BUILD_TYPE}" type)
+  string(STRIP "${CMAKE_CXX_FLAGS} ${CMAKE_CXX_FLAGS_${type}}" flags)
+  message(STATUS "shardgrad ${PROJECT_VERSION}")
+  set(lines
+    "compiler|${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}"
+    "build type|${CMAKE_BUILD_TYPE} (${flags})"
+    "kernels for|${isas} (chosen at run time)"
+    ${sg_found})
+  if(SHARDGRAD_SANITIZE)
+    list(APPEND lines "sanitizers|${SHARDGRAD_SANITIZE}")
+  endif()
+  if(CMAKE_CXX_COMPILER_LAUNCHER)
+    get_filename_component(launcher "${CMAKE_CXX_COMPILER_LAUNCHER}" NAME)
+    list(APPEND lines "launcher|${launcher}")
+  endif()
+  foreach(part TESTS EXAMPLES BENCH)
+    string(TOLOWER ${part} name)
+    list(APPEND lines "${name}|${SHARDGRAD_${part}}")
+  endforeach()
+  foreach(line IN LISTS lines)
+    if(line MATCHES "^([^|]+)[|](.*)$")
+      set(name "${CMAKE_MATCH_1}              ")
+      string(SUBSTRING "${name}" 0 14 name)
+      message(STATUS "  ${name} ${CMAKE_MATCH_2}")
+    endif()
+  endforeach()
+endfunction()
+sg_summary()
