@@ -29,6 +29,8 @@ endfunction()
 
 # <room>/kernels/isa/*.cpp is compiled once for each of these, in namespace sg::kernels::SG_ISA; the
 # rest of the program is plain code for the oldest processor, and isa.h chooses at run time.
+# They are kernels in every build type: at -O1 nothing vectorizes, and inline functions of the
+# standard library would be left out of line in AVX code, where the linker may pick them for all.
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$" AND CMAKE_SIZEOF_VOID_P EQUAL 8)
   set(sg_isa_x86 1)
   set(sg_isas v2 v3 v4)
@@ -41,3 +43,4 @@ else()
   set(sg_isas generic)
   set(sg_isa_flags_generic "")
 endif()
+set(sg_isa_optimize $<IF:$<CONFIG:Release>,-O3,-O2>)
