@@ -1,0 +1,41 @@
+// A rank's memory: the ledger that books it and a caching allocator. Logical (requested) bytes are booked; what the
+// cache keeps beyond them is `cached_bytes`.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <vector>
+
+#include "core/ledger.h"
+
+namespace sg {
+
+/// Blocks of main memory, 64-byte aligned, kept by size class when freed: a training step asks for the same sizes again
+/// and again, and fresh pages cost more than the kernels that fill them.
+class CachingAllocator {
+ public:
+  ~CachingAllocator();
+  void* allocate(std::size_t bytes);
+  void free(void* pointer, std::size_t bytes);
+  /// Bytes held in free blocks.
+  std::int64_t cached_bytes() const;
+  /// Returns all free blocks to the system.
+  void trim();
+  /// The size that a request is rounded up to.
+  static std::size_t block_size(std::size_t bytes);
+
+ private:
+  mutable std::mutex mutex_;  // a tensor may die on another thread than its rank's
+  std::map<std::size_t, std::vector<void*>> free_;
+  std::int64_t cached_ = 0;
+};
+
+/// Shared by a rank and by every storage it made, so that a storage can outlive its rank.
+struct Memory {
+  Ledger ledger;
+  CachingAllocator allocator;
+};
+
+}  // namespace sg

@@ -1,0 +1,60 @@
+// Bytes with an owner: what a tensor is a view of.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "core/memory.h"
+
+namespace sg {
+
+class Source;  // autograd/source.h: produces a value again; core only carries the link
+
+/// A block of bytes on a device, booked in the ledger of the rank that made it from construction to destruction.
+class Storage {
+ public:
+  /// Uninitialised bytes in the current rank's memory (none on `meta`, but booked).
+  static std::shared_ptr<Storage> allocate(std::size_t bytes, Device device, Kind kind);
+  /// Memory of somebody else, which `owner` keeps alive; not booked.
+  static std::shared_ptr<Storage> wrap(void* data, std::size_t bytes, std::shared_ptr<void> owner);
+  ~Storage();
+  Storage(const Storage&) = delete;
+  Storage& operator=(const Storage&) = delete;
+
+  void* data() const { return data_; }
+  std::size_t bytes() const { return bytes_; }
+  Device device() const { return device_; }
+  Kind kind() const { return kind_; }
+  /// Books the bytes under another kind from now on.
+  void set_kind(Kind kind);
+
+  /// Counts changes in place: a value saved for backward must still have the version it was saved at.
+  std::uint64_t version() const { return version_; }
+  void bump_version() { ++version_; }
+
+  /// Storages produced by a Source (a gathered unit) know it: saving a view saves how to produce it again, never bytes.
+  void set_source(std::weak_ptr<Source> source) {
+    source_ = std::move(source);
+    has_source_ = true;
+  }
+  std::shared_ptr<Source> source() const { return has_source_ ? source_.lock() : nullptr; }
+  bool has_source() const { return has_source_; }
+
+  /// What made it, for error texts ("relu"); a string literal.
+  const char* label = "tensor";
+
+ private:
+  Storage() = default;
+  void* data_ = nullptr;
+  std::size_t bytes_ = 0;
+  Device device_;
+  Kind kind_ = Kind::activations;
+  bool has_source_ = false;
+  std::uint64_t version_ = 0;
+  std::shared_ptr<Memory> memory_;
+  std::shared_ptr<void> owner_;
+  std::weak_ptr<Source> source_;
+};
+
+}  // namespace sg
