@@ -8,16 +8,22 @@ add_test(NAME structure.wrong_includes_are_found
 set(structure_tests structure.includes structure.wrong_includes_are_found)
 
 # Sanitizers and -O0 keep inline functions out of line, in binaries that stay on their machine.
-if(sg_isa_x86 AND TARGET sg_core_isa_v4 AND NOT SHARDGRAD_SANITIZE
-   AND NOT CMAKE_BUILD_TYPE STREQUAL "Debug")
+if(sg_isa_x86 AND NOT SHARDGRAD_SANITIZE AND NOT CMAKE_BUILD_TYPE STREQUAL "Debug")
   foreach(isa IN LISTS sg_isas)
-    add_test(NAME structure.isa_symbols_${isa}
-      COMMAND ${CMAKE_COMMAND} "-DNM=${CMAKE_NM}" -DISA=${isa}
-        "-DOBJECTS=$<TARGET_OBJECTS:sg_core_isa_${isa}>"
-        -P "${CMAKE_CURRENT_LIST_DIR}/check_isa_symbols.cmake")
-    list(APPEND structure_tests structure.isa_symbols_${isa})
+    set(objects "")
+    foreach(room IN LISTS sg_rooms)
+      if(TARGET sg_${room}_isa_${isa})
+        list(APPEND objects "$<TARGET_OBJECTS:sg_${room}_isa_${isa}>")
+      endif()
+    endforeach()
+    if(objects)
+      add_test(NAME structure.isa_symbols_${isa}
+        COMMAND ${CMAKE_COMMAND} "-DNM=${CMAKE_NM}" -DISA=${isa} "-DOBJECTS=${objects}"
+          -P "${CMAKE_CURRENT_LIST_DIR}/check_isa_symbols.cmake")
+      list(APPEND structure_tests structure.isa_symbols_${isa})
+    endif()
   endforeach()
-  if(TARGET core_test)  # an ordinary object, full of shared inline functions
+  if(TARGET core_test)  # ordinary objects, full of shared inline functions
     add_test(NAME structure.shared_isa_symbols_are_found
       COMMAND ${CMAKE_COMMAND} "-DNM=${CMAKE_NM}" -DISA=v4
         "-DOBJECTS=$<TARGET_OBJECTS:core_test>"

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds and runs the tests.
+#   bash tests/run.sh [preset] [ctest options]     preset: release (default), dev, asan or tsan
+# Tests on real data run where SHARDGRAD_DATA names the folder that holds cifar-10-batches-bin/.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+preset=release
+if [ $# -gt 0 ] && [ "${1#-}" = "$1" ]; then
+  preset=$1
+  shift
+fi
+
+bash "$root/cmake/install-deps.sh"
+cd "$root"
+cmake --preset "$preset"
+cmake --build --preset "$preset"
+ctest --preset "$preset" --parallel "$(nproc)" "$@"
