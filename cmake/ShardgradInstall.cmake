@@ -18,12 +18,12 @@ install(EXPORT shardgrad-targets NAMESPACE shardgrad:: DESTINATION "${sg_package
 
 configure_package_config_file(
   "${CMAKE_CURRENT_LIST_DIR}/shardgrad-config.cmake.in"
-  "${CMAKE_BINARY_DIR}/shardgrad-config.cmake"
+  "${PROJECT_BINARY_DIR}/shardgrad-config.cmake"
   INSTALL_DESTINATION "${sg_package_dir}")
-write_basic_package_version_file("${CMAKE_BINARY_DIR}/shardgrad-config-version.cmake"
+write_basic_package_version_file("${PROJECT_BINARY_DIR}/shardgrad-config-version.cmake"
   COMPATIBILITY SameMinorVersion)
 install(FILES
-  "${CMAKE_BINARY_DIR}/shardgrad-config.cmake"
-  "${CMAKE_BINARY_DIR}/shardgrad-config-version.cmake"
+  "${PROJECT_BINARY_DIR}/shardgrad-config.cmake"
+  "${PROJECT_BINARY_DIR}/shardgrad-config-version.cmake"
   "${CMAKE_CURRENT_LIST_DIR}/FindDNNL.cmake"
   DESTINATION "${sg_package_dir}")
