@@ -16,9 +16,10 @@ constexpr std::uint64_t kExponent = 0x7ff;
 
 ExactSum ExactSum::from_words(std::span<const std::uint64_t> words) {
   SG_CHECK(words.size() == kWords, "[exact_sum] a sum is {} words, got {}", kWords, words.size());
-  SG_CHECK(words.back() <= (kNan | kPlusInfinity | kMinusInfinity),
-           "[exact_sum] unknown flags {:#x} in the last of {} words; was it sent by another version?",
-           words.back(), kWords);
+  SG_CHECK(
+      words.back() <= (kNan | kPlusInfinity | kMinusInfinity),
+      "[exact_sum] unknown flags {:#x} in the last of {} words; was it sent by another version?",
+      words.back(), kWords);
   ExactSum sum;
   std::copy(words.begin(), words.end(), sum.words_.begin());
   return sum;
@@ -42,7 +43,8 @@ void ExactSum::add(double term) {
   const std::uint64_t high = (significand >> 1) >> (63 - (shift & 63));
   std::uint64_t* digit = &words_[shift >> 6];
   const std::uint64_t d0 = digit[0], d1 = digit[1];
-  // A carry (or borrow) beyond the two digits is rare; beyond the last one it is two's complement's wrap-around.
+  // A carry (or borrow) beyond the two digits is rare; beyond the last one it is two's complement's
+  // wrap-around.
   if (!negative) {
     digit[0] = d0 + low;
     const std::uint64_t sum = d1 + high, carry = digit[0] < low;
@@ -74,7 +76,8 @@ double ExactSum::value() const {
   using Limits = std::numeric_limits<double>;
   if ((flags() & kNan) != 0 || flags() == (kPlusInfinity | kMinusInfinity))
     return Limits::quiet_NaN();
-  if (flags() != 0) return (flags() & kPlusInfinity) != 0 ? Limits::infinity() : -Limits::infinity();
+  if (flags() != 0)
+    return (flags() & kPlusInfinity) != 0 ? Limits::infinity() : -Limits::infinity();
 
   std::array<std::uint64_t, kDigits> digits;
   std::copy_n(words_.begin(), kDigits, digits.begin());
@@ -88,10 +91,12 @@ double ExactSum::value() const {
   }
   int last = kDigits - 1;
   while (last > 0 && digits[last] == 0) --last;
-  const int width = last * 64 + std::bit_width(digits[last]);  // the value is below 2^(width - 1074)
+  const int width =
+      last * 64 + std::bit_width(digits[last]);  // the value is below 2^(width - 1074)
 
-  // The pattern is put together from integers, so that a thread that flushes subnormals gets the same one. Its fields
-  // are such that significand + (exponent << 52) is also right where rounding up carries into the exponent.
+  // The pattern is put together from integers, so that a thread that flushes subnormals gets the
+  // same one. Its fields are such that significand + (exponent << 52) is also right where rounding
+  // up carries into the exponent.
   std::uint64_t pattern = digits[0];
   if (width > 53) {
     const int cut = width - 53;  // bits to drop

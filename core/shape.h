@@ -1,6 +1,8 @@
 // Shapes and strides: short vectors of 64-bit integers that never allocate.
 #pragma once
 
+#include <fmt/format.h>
+
 #include <cstdint>
 #include <initializer_list>
 #include <span>

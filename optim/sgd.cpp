@@ -1,0 +1,74 @@
+#include "optim/sgd.h"
+
+#include <algorithm>
+
+#include "core/check.h"
+#include "optim/spans.h"
+
+namespace sg::optim {
+namespace {
+
+class Sgd final : public Optimizer {
+ public:
+  explicit Sgd(const Hyper& defaults)
+      : Optimizer("sgd", {"lr", "momentum", "dampening", "weight_decay", "nesterov"},
+                  defaults.momentum != 0 ? std::vector<std::string>{"momentum_buffer"}
+                                         : std::vector<std::string>{},
+                  defaults) {
+    check(defaults);
+  }
+
+ protected:
+  void check(const Hyper& h) const override {
+    SG_CHECK(h.lr >= 0, "[sgd] lr must be >= 0, got {}", h.lr);
+    SG_CHECK(h.momentum >= 0, "[sgd] momentum must be >= 0, got {}", h.momentum);
+    SG_CHECK(h.weight_decay >= 0, "[sgd] weight_decay must be >= 0, got {}", h.weight_decay);
+    SG_CHECK(!h.nesterov || (h.momentum > 0 && h.dampening == 0),
+             "[sgd] nesterov needs momentum > 0 and dampening 0, got momentum {} and dampening {}",
+             h.momentum, h.dampening);
+    SG_CHECK(h.momentum == 0 || defaults().momentum != 0,
+             "[sgd] a parameter group sets momentum {}, but the optimizer was made without and has "
+             "no state for it; give sgd itself a momentum",
+             h.momentum);
+  }
+  void run(std::span<float> param, std::span<const float> grad, States<float> state,
+           const Hyper& hyper, const StepValues& values) const override {
+    run_any(param, grad, state, hyper, values);
+  }
+  void run(std::span<double> param, std::span<const double> grad, States<double> state,
+           const Hyper& hyper, const StepValues& values) const override {
+    run_any(param, grad, state, hyper, values);
+  }
+
+ private:
+  template <class T>
+  static void run_any(std::span<T> param, std::span<const T> grad, States<T> state,
+                      const Hyper& hyper, const StepValues& values) {
+    const bool first = values.step == 1;
+    const kernels::SgdCoefficients<T> c{
+        .scale = gradient_scale<T>(values.grad_divisor, values.clip_scale),
+        .step_size = static_cast<T>(hyper.lr * values.lr_factor),
+        .l2 = static_cast<T>(hyper.weight_decay),
+        .momentum = static_cast<T>(hyper.momentum),
+        .keep = static_cast<T>(first ? 0 : hyper.momentum),
+        .take = static_cast<T>(first ? 1 : 1 - hyper.dampening),
+        .nesterov = hyper.nesterov};
+    T* buffer = hyper.momentum != 0 ? state[0].data() : nullptr;
+    for_each_part(std::ssize(param), [&](std::int64_t begin, std::int64_t end) {
+      update_loops<T>().sgd(param.data() + begin, grad.data() + begin,
+                            buffer == nullptr ? nullptr : buffer + begin, end - begin, c);
+    });
+  }
+};
+
+}  // namespace
+
+OptimizerPtr sgd(const SgdOptions& o) {
+  return std::make_shared<Sgd>(Hyper{.lr = o.lr,
+                                     .momentum = o.momentum,
+                                     .dampening = o.dampening,
+                                     .weight_decay = o.weight_decay,
+                                     .nesterov = o.nesterov});
+}
+
+}  // namespace sg::optim

@@ -1,0 +1,107 @@
+#include "optim/span_optimizer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "optim/clip.h"
+
+namespace sg::optim {
+namespace {
+
+template <class T>
+std::span<T> flat(const Tensor& tensor) {
+  return {tensor.data<T>(), static_cast<std::size_t>(tensor.numel())};
+}
+
+template <class F>
+void for_type(const Tensor& tensor, F&& f) {
+  if (tensor.dtype() == DType::f64) return f(Type<double>{});
+  return f(Type<float>{});
+}
+
+}  // namespace
+
+SpanOptimizer::SpanOptimizer(OptimizerPtr optimizer, std::vector<Parameter> parameters)
+    : optimizer_(std::move(optimizer)), parameters_(std::move(parameters)) {
+  const Scoped kind(current_rank().kind, Kind::optimizer);
+  std::set<std::string_view> names;
+  for (const Parameter& p : parameters_) {
+    SG_CHECK(p.value.defined(), "[{}] parameter {} has no value", optimizer_->name(), p.name);
+    SG_CHECK(names.insert(p.name).second, "[{}] two parameters are called {}", optimizer_->name(),
+             p.name);
+    SG_CHECK(p.value.dtype() == DType::f32 || p.value.dtype() == DType::f64,
+             "[{}] parameter {} is {}; updates are made in f32 or f64, so keep a master copy",
+             optimizer_->name(), p.name, describe(p.value));
+    SG_CHECK(p.value.is_contiguous(), "[{}] parameter {} ({}) is not contiguous; it has strides {}",
+             optimizer_->name(), p.name, describe(p.value), p.value.strides());
+    std::vector<Tensor>& states = states_.emplace_back();
+    for (int slot = 0; slot < optimizer_->state_slots(); ++slot)
+      states.push_back(Tensor::zeros(p.value.shape(), p.value.dtype(), p.value.device()));
+    steps_.push_back(0);
+  }
+}
+
+void SpanOptimizer::check_gradients(std::span<const Tensor> grads) const {
+  SG_CHECK(grads.size() == parameters_.size(), "[{}] {} gradients for {} parameters",
+           optimizer_->name(), grads.size(), parameters_.size());
+  for (std::size_t i = 0; i < grads.size(); ++i) {
+    if (!grads[i].defined()) continue;
+    const Tensor& value = parameters_[i].value;
+    SG_CHECK(grads[i].shape() == value.shape() && grads[i].dtype() == value.dtype(),
+             "[{}] parameter {} is {} but its gradient is {}", optimizer_->name(),
+             parameters_[i].name, describe(value), describe(grads[i]));
+  }
+}
+
+void SpanOptimizer::step(std::span<const Tensor> grads, StepValues values) {
+  check_gradients(grads);
+  if (values.skip) return;
+  for (std::size_t i = 0; i < grads.size(); ++i) {
+    if (!grads[i].defined()) continue;
+    values.step = ++steps_[i];
+    const Tensor& value = parameters_[i].value;
+    if (value.is_meta()) continue;
+    const Tensor grad = grads[i].contiguous();
+    for_type(value, [&]<class T>(Type<T>) {
+      std::vector<std::span<T>> states;
+      for (const Tensor& state : states_[i]) states.push_back(flat<T>(state));
+      optimizer_->update(flat<T>(value), flat<T>(grad), states, parameters_[i].hyper, values);
+    });
+    value.storage()->bump_version();
+  }
+}
+
+double SpanOptimizer::grad_norm(std::span<const Tensor> grads, double divisor) const {
+  check_gradients(grads);
+  ExactSum sum;
+  for (const Tensor& grad : grads) {
+    if (!grad.defined() || grad.is_meta()) continue;
+    for_type(grad, [&]<class T>(Type<T>) {
+      const Tensor dense = grad.contiguous();
+      add_squares(std::span<const T>(flat<T>(dense)), divisor, sum);
+    });
+  }
+  return std::sqrt(sum.value());
+}
+
+const Tensor& SpanOptimizer::state(std::string_view parameter, std::string_view state) const {
+  const std::size_t i = index_of(parameter);
+  const auto& names = optimizer_->state_names();
+  const auto it = std::find(names.begin(), names.end(), state);
+  SG_CHECK(it != names.end(), "[{}] has no state {}; it has: {}", optimizer_->name(), state,
+           fmt::join(names, ", "));
+  return states_[i][static_cast<std::size_t>(it - names.begin())];
+}
+
+std::size_t SpanOptimizer::index_of(std::string_view parameter) const {
+  const auto it = std::find_if(parameters_.begin(), parameters_.end(),
+                               [&](const Parameter& p) { return p.name == parameter; });
+  SG_CHECK(it != parameters_.end(), "[{}] has no parameter {}", optimizer_->name(), parameter);
+  return static_cast<std::size_t>(it - parameters_.begin());
+}
+
+}  // namespace sg::optim

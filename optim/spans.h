@@ -1,0 +1,53 @@
+// What the optimizers' updates share: coefficients in the element type, and the walk over a span
+// with the rank's threads.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "core/parallel.h"
+#include "optim/kernels/update.h"
+#include "optim/optimizer.h"
+
+namespace sg::optim {
+
+/// Spans are cut for threads at multiples of this: no two threads write one cache line, blocks of
+/// squares stay whole.
+inline constexpr std::int64_t kUpdateBlock = 64;
+/// Elements below which a further thread costs more than it saves.
+inline constexpr std::int64_t kUpdateGrain = 8192;
+
+static_assert(kUpdateBlock % kernels::kSquaresBlock == 0);
+
+/// f(begin, end) over parts of [0, n).
+template <class F>
+void for_each_part(std::int64_t n, F&& f) {
+  parallel_for((n + kUpdateBlock - 1) / kUpdateBlock, kUpdateGrain / kUpdateBlock,
+               [&](std::int64_t begin, std::int64_t end) {
+                 f(begin * kUpdateBlock, std::min(end * kUpdateBlock, n));
+               });
+}
+
+template <class T>
+kernels::GradientScale<T> gradient_scale(double divisor, double clip = 1) {
+  int exponent = 0;
+  const T d = static_cast<T>(divisor);
+  const bool exact = std::frexp(d, &exponent) == T(0.5) && exponent > -100 && exponent < 100;
+  return {.divisor = d,
+          .clip = static_cast<T>(clip),
+          .reciprocal = exact ? 1 / d : T(0),
+          .divide = !exact};
+}
+
+template <class T>
+const kernels::UpdateLoops<T>& update_loops();
+template <>
+inline const kernels::UpdateLoops<float>& update_loops<float>() {
+  return kernels::optimizer_kernels().f32;
+}
+template <>
+inline const kernels::UpdateLoops<double>& update_loops<double>() {
+  return kernels::optimizer_kernels().f64;
+}
+
+}  // namespace sg::optim

@@ -1,0 +1,89 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cstdint>
+#include <random>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/check.h"
+#include "optim/adam.h"
+#include "optim/optimizer.h"
+#include "optim/sgd.h"
+
+namespace sg::optim {
+
+/// The text of the sg::Error that f throws; "" if it throws none.
+template <class F>
+std::string error_of(F&& f) {
+  try {
+    f();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+/// A parameter with its gradient and states, all random; states not negative, as Adam's second has
+/// to be.
+template <class T>
+struct Problem {
+  std::vector<T> param, grad;
+  std::vector<std::vector<T>> states;
+
+  Problem(const Optimizer& optimizer, std::size_t n, unsigned seed) {
+    std::mt19937 random(seed);
+    std::normal_distribution<double> normal;
+    const auto fill = [&](std::vector<T>& values) {
+      for (std::size_t i = 0; i < n; ++i) values.push_back(static_cast<T>(normal(random)));
+    };
+    fill(param);
+    fill(grad);
+    for (int slot = 0; slot < optimizer.state_slots(); ++slot) {
+      fill(states.emplace_back());
+      for (T& value : states.back()) value *= value;
+    }
+  }
+
+  /// Updates elements [begin, end) alone.
+  void update(const Optimizer& optimizer, const StepValues& values, std::size_t begin,
+              std::size_t end) {
+    std::vector<std::span<T>> spans;
+    for (auto& state : states) spans.push_back(std::span<T>(state).subspan(begin, end - begin));
+    optimizer.update(std::span<T>(param).subspan(begin, end - begin),
+                     std::span<const T>(grad).subspan(begin, end - begin), spans,
+                     optimizer.defaults(), values);
+  }
+  void update(const Optimizer& optimizer, const StepValues& values) {
+    update(optimizer, values, 0, param.size());
+  }
+  bool operator==(const Problem& other) const {
+    return same(param, other.param) && states.size() == other.states.size() && [&] {
+      for (std::size_t i = 0; i < states.size(); ++i)
+        if (!same(states[i], other.states[i])) return false;
+      return true;
+    }();
+  }
+
+ private:
+  using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
+  static bool same(const std::vector<T>& a, const std::vector<T>& b) {
+    if (a.size() != b.size()) return false;
+    for (std::size_t i = 0; i < a.size(); ++i)
+      if (std::bit_cast<Bits>(a[i]) != std::bit_cast<Bits>(b[i])) return false;
+    return true;
+  }
+};
+
+/// Every path through the loops.
+inline std::vector<OptimizerPtr> all_optimizers() {
+  return {sgd({.lr = 0.1, .weight_decay = 0.1}),
+          sgd({.lr = 0.1, .momentum = 0.9, .dampening = 0.2}),
+          sgd({.lr = 0.1, .momentum = 0.9, .weight_decay = 0.1, .nesterov = true}),
+          adam({.lr = 0.01, .weight_decay = 0.1}), adamw({.lr = 0.01})};
+}
+
+}  // namespace sg::optim
