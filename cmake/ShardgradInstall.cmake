@@ -6,7 +6,8 @@ set(sg_package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/shardgrad")
 foreach(room IN LISTS sg_rooms)
   install(TARGETS sg_${room} EXPORT shardgrad-targets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
   file(GLOB_RECURSE headers CONFIGURE_DEPENDS RELATIVE "${PROJECT_SOURCE_DIR}"
-       "${PROJECT_SOURCE_DIR}/${room}/*.h")
+       "${PROJECT_SOURCE_DIR}/${room}/*.h" "${PROJECT_SOURCE_DIR}/${room}/*.inc")
+  list(FILTER headers EXCLUDE REGEX "/kernels/isa/")  # they need SG_ISA, and its flags
   foreach(header IN LISTS headers)
     get_filename_component(folder "${header}" DIRECTORY)
     install(FILES "${PROJECT_SOURCE_DIR}/${header}"
