@@ -2,26 +2,10 @@
 // answers in the layout that serves it best, so a chain of layers settles into one.
 #pragma once
 
-#include <array>
-#include <cstdint>
-
 #include "autograd/var.h"
+#include "core/conv.h"  // Conv2dOptions, Pool2dOptions
 
 namespace sg {
-
-struct Conv2dOptions {
-  std::array<std::int64_t, 2> stride{1, 1};
-  std::array<std::int64_t, 2> padding{0, 0};
-  std::array<std::int64_t, 2> dilation{1, 1};
-  std::int64_t groups = 1;
-  bool relu = false;  ///< fused: relu(conv2d(...))
-};
-
-struct Pool2dOptions {
-  std::array<std::int64_t, 2> kernel{2, 2};
-  std::array<std::int64_t, 2> stride{0, 0};  ///< 0: the kernel's size
-  std::array<std::int64_t, 2> padding{0, 0};
-};
 
 /// x [N, C, H, W], weight [O, C / groups, kh, kw], bias [O] or undefined -> [N, O, H', W'].
 Var conv2d(const Var& x, const Var& weight, const Var& bias = {}, const Conv2dOptions& options = {});

@@ -1,0 +1,97 @@
+// Image ops on [N, C, H, W] tensors, without gradient: convolution, pooling, batch normalisation, forward and backward.
+// Both memory layouts (row-major, channels-last strides) are taken; which one an op answers in is said at each.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "core/tensor.h"
+
+namespace sg {
+
+struct Conv2dOptions {
+  std::array<std::int64_t, 2> stride{1, 1};
+  std::array<std::int64_t, 2> padding{0, 0};
+  std::array<std::int64_t, 2> dilation{1, 1};
+  std::int64_t groups = 1;
+  bool relu = false;  ///< fused: relu(conv2d(...))
+};
+
+struct Pool2dOptions {
+  std::array<std::int64_t, 2> kernel{2, 2};
+  std::array<std::int64_t, 2> stride{0, 0};  ///< 0: the kernel's size
+  std::array<std::int64_t, 2> padding{0, 0};
+};
+
+namespace ops {
+
+/// How a convolution is computed. `automatic` is chosen by shape, dtype and device (conv2d_algorithm); a test or a
+/// measurement may ask for any that supports the shape, and gets an error otherwise.
+enum class ConvAlgorithm {
+  automatic,
+  reference,  ///< im2col and a plain matrix product; every shape and floating dtype; row-major
+  onednn,     ///< f32 where the library was built with oneDNN; channels-last
+  pixels,     ///< own kernels for few channels, f32, stride 1: lanes are neighbouring pixels; row-major
+};
+const char* name_of(ConvAlgorithm algorithm);
+
+/// What `automatic` stands for. `x` may be on meta.
+ConvAlgorithm conv2d_algorithm(const Tensor& x, const Tensor& weight, const Conv2dOptions& options);
+
+/// The shape of conv2d's output; errors name every shape that does not fit.
+Shape conv2d_shape(const Shape& x, const Shape& weight, const Conv2dOptions& options);
+/// x [N, C, H, W], weight [O, C / groups, kh, kw], bias [O] or undefined -> [N, O, H', W']; relu if asked.
+Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& options,
+              ConvAlgorithm algorithm = ConvAlgorithm::automatic);
+/// Gradient of the input, of shape `x_shape`, given that of the output before relu.
+Tensor conv2d_backward_input(const Tensor& grad, const Tensor& weight, const Shape& x_shape,
+                             const Conv2dOptions& options,
+                             ConvAlgorithm algorithm = ConvAlgorithm::automatic);
+/// Gradients of weight and bias, given that of the output before relu. Both tensors are overwritten, never added to;
+/// weight_grad is contiguous, either may be undefined.
+void conv2d_backward_weight(const Tensor& grad, const Tensor& x, const Tensor& weight_grad,
+                            const Tensor& bias_grad, const Conv2dOptions& options,
+                            ConvAlgorithm algorithm = ConvAlgorithm::automatic);
+/// grad where output > 0, else 0, in the layout of `output`.
+Tensor relu_mask(const Tensor& grad, const Tensor& output);
+
+/// The shape of a pooling's output; `op` begins its errors.
+Shape pool2d_shape(const char* op, const Shape& x, const Pool2dOptions& options);
+
+/// `index` is the position of the maximum in its window (row-major; u8, or i32 for windows beyond 256 elements), in the
+/// layout of `output`.
+struct MaxPool {
+  Tensor output, index;
+};
+MaxPool max_pool2d(const Tensor& x, const Pool2dOptions& options);
+Tensor max_pool2d_backward(const Tensor& grad, const Tensor& index, const Shape& x_shape,
+                           const Pool2dOptions& options);
+/// Layout of x. Padding counts in the divisor.
+Tensor avg_pool2d(const Tensor& x, const Pool2dOptions& options);
+Tensor avg_pool2d_backward(const Tensor& grad, const Shape& x_shape, const Pool2dOptions& options);
+/// [N, C, H, W] -> [N, C, 1, 1].
+Tensor global_avg_pool2d(const Tensor& x);
+/// `channels_last`: the layout of the gradient.
+Tensor global_avg_pool2d_backward(const Tensor& grad, const Shape& x_shape, bool channels_last);
+
+/// What batch_norm's backward needs besides x and weight: [C], f64 for f64 values, else f32.
+struct BatchNorm {
+  Tensor output, mean, invstd;
+};
+/// Normalises with the batch's statistics and moves the running ones (where defined and `update`).
+BatchNorm batch_norm_training(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                              const Tensor& running_mean, const Tensor& running_var, double momentum,
+                              double eps, bool relu, bool update);
+/// Normalises with given statistics.
+BatchNorm batch_norm_inference(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                               const Tensor& running_mean, const Tensor& running_var, double eps,
+                               bool relu);
+/// weight_grad and bias_grad ([C], may be undefined) are overwritten. `relu`: the mask is computed again from x, with the
+/// arithmetic of the forward. `training`: the statistics depend on x.
+Tensor batch_norm_backward(const Tensor& grad, const Tensor& x, const Tensor& weight,
+                           const Tensor& bias, const Tensor& mean, const Tensor& invstd,
+                           bool training, bool relu, bool wants_x, const Tensor& weight_grad,
+                           const Tensor& bias_grad);
+
+}  // namespace ops
+}  // namespace sg

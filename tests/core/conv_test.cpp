@@ -1,0 +1,152 @@
+// Convolutions: the reference against six plain loops, and every other algorithm against the reference in double.
+#include "core/conv.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+
+#include "core/check.h"
+
+namespace sg {
+namespace {
+
+using ops::ConvAlgorithm;
+
+struct Case {
+  Shape x, weight;
+  Conv2dOptions options;
+};
+
+std::string describe(const Case& c) {
+  return fmt::format("x {} weight {} stride {} {} padding {} {} dilation {} {} groups {}", c.x, c.weight,
+                     c.options.stride[0], c.options.stride[1], c.options.padding[0], c.options.padding[1],
+                     c.options.dilation[0], c.options.dilation[1], c.options.groups);
+}
+
+Tensor random(const Shape& shape, unsigned seed) {
+  std::mt19937 generator(seed);
+  std::normal_distribution<double> normal;
+  std::vector<double> values(static_cast<std::size_t>(numel(shape)));
+  for (double& v : values) v = static_cast<double>(static_cast<float>(normal(generator)));
+  return Tensor::from(values, shape);
+}
+
+// The definition, in double.
+struct Naive {
+  Tensor y, dx, dw, db;
+  Naive(const Tensor& x, const Tensor& w, const Tensor& b, const Tensor& dy, const Conv2dOptions& o)
+      : y(Tensor::zeros(dy.shape(), DType::f64)), dx(Tensor::zeros(x.shape(), DType::f64)),
+        dw(Tensor::zeros(w.shape(), DType::f64)), db(Tensor::zeros(b.shape(), DType::f64)) {
+    const auto at = [](const Tensor& t, std::int64_t i, std::int64_t j, std::int64_t k, std::int64_t l) -> double& {
+      const Strides& s = t.strides();
+      return t.data<double>()[i * s[0] + j * s[1] + k * s[2] + l * s[3]];
+    };
+    const std::int64_t outs = w.size(0) / o.groups;
+    for (std::int64_t n = 0; n < x.size(0); ++n)
+      for (std::int64_t f = 0; f < w.size(0); ++f)
+        for (std::int64_t oy = 0; oy < dy.size(2); ++oy)
+          for (std::int64_t ox = 0; ox < dy.size(3); ++ox) {
+            const double g = at(dy, n, f, oy, ox);
+            db.data<double>()[f] += g;
+            double sum = b.data<double>()[f];
+            for (std::int64_t c = 0; c < w.size(1); ++c)
+              for (std::int64_t i = 0; i < w.size(2); ++i)
+                for (std::int64_t j = 0; j < w.size(3); ++j) {
+                  const std::int64_t v = oy * o.stride[0] - o.padding[0] + i * o.dilation[0];
+                  const std::int64_t u = ox * o.stride[1] - o.padding[1] + j * o.dilation[1];
+                  if (v < 0 || v >= x.size(2) || u < 0 || u >= x.size(3)) continue;
+                  const std::int64_t channel = f / outs * w.size(1) + c;
+                  sum += at(x, n, channel, v, u) * at(w, f, c, i, j);
+                  at(dx, n, channel, v, u) += g * at(w, f, c, i, j);
+                  at(dw, f, c, i, j) += g * at(x, n, channel, v, u);
+                }
+            at(y, n, f, oy, ox) = sum;
+          }
+  }
+};
+
+// Largest difference, relative to the largest magnitude.
+double distance(const Tensor& got, const Tensor& expected) {
+  EXPECT_EQ(got.shape(), expected.shape());
+  const std::vector<double> a = got.to_doubles(), b = expected.to_doubles();
+  double largest = 0, size = 1e-30;
+  for (std::size_t i = 0; i < b.size(); ++i) {
+    largest = std::max(largest, std::isnan(a[i]) ? HUGE_VAL : std::abs(a[i] - b[i]));
+    size = std::max(size, std::abs(b[i]));
+  }
+  return largest / size;
+}
+
+std::vector<Case> cases() {
+  std::vector<Case> list;
+  const auto add = [&](Shape x, Shape w, Conv2dOptions o) { list.push_back({x, w, o}); };
+  add({2, 3, 7, 9}, {4, 3, 3, 3}, {});
+  add({1, 1, 1, 1}, {1, 1, 1, 1}, {});
+  add({2, 3, 8, 8}, {6, 3, 5, 5}, {.padding = {2, 2}});
+  add({3, 4, 9, 7}, {5, 4, 3, 2}, {.stride = {2, 3}, .padding = {1, 0}});
+  add({2, 4, 10, 11}, {6, 4, 3, 3}, {.stride = {1, 2}, .padding = {2, 1}, .dilation = {2, 3}});
+  add({2, 6, 6, 5}, {4, 3, 3, 3}, {.padding = {1, 1}, .groups = 2});
+  add({2, 8, 6, 6}, {8, 1, 3, 3}, {.padding = {1, 1}, .groups = 8});
+  add({2, 16, 8, 8}, {16, 16, 3, 3}, {.padding = {1, 1}});
+  add({2, 16, 9, 9}, {32, 16, 3, 3}, {.stride = {2, 2}, .padding = {1, 1}});
+  add({2, 16, 8, 8}, {32, 16, 1, 1}, {.stride = {2, 2}});
+  add({2, 32, 8, 8}, {64, 32, 3, 3}, {.padding = {1, 1}});
+  add({2, 3, 32, 32}, {6, 3, 5, 5}, {});
+  add({3, 6, 14, 14}, {16, 6, 5, 5}, {});
+  add({2, 17, 5, 6}, {19, 17, 2, 3}, {.padding = {1, 2}});
+  add({2, 32, 7, 7}, {32, 8, 3, 3}, {.stride = {2, 2}, .padding = {1, 1}, .groups = 4});
+  return list;
+}
+
+std::vector<ConvAlgorithm> algorithms() {
+  std::vector<ConvAlgorithm> list{ConvAlgorithm::automatic, ConvAlgorithm::reference};
+#if SG_ONEDNN
+  list.push_back(ConvAlgorithm::onednn);
+#endif
+  return list;
+}
+
+TEST(Conv2d, ReferenceIsTheDefinition) {
+  for (const Case& c : cases()) {
+    SCOPED_TRACE(describe(c));
+    const Tensor x = random(c.x, 1), w = random(c.weight, 2), b = random({c.weight[0]}, 3);
+    const Tensor dy = random(ops::conv2d_shape(c.x, c.weight, c.options), 4);
+    const Naive naive(x, w, b, dy, c.options);
+    EXPECT_LT(distance(ops::conv2d(x, w, b, c.options), naive.y), 1e-13);
+    EXPECT_LT(distance(ops::conv2d_backward_input(dy, w, c.x, c.options), naive.dx), 1e-13);
+    const Tensor dw = Tensor::empty(c.weight, DType::f64), db = Tensor::empty({c.weight[0]}, DType::f64);
+    ops::conv2d_backward_weight(dy, x, dw, db, c.options);
+    EXPECT_LT(distance(dw, naive.dw), 1e-13);
+    EXPECT_LT(distance(db, naive.db), 1e-13);
+  }
+}
+
+TEST(Conv2d, EveryAlgorithmAgreesWithTheReference) {
+  for (const Case& c : cases()) {
+    const Tensor x = random(c.x, 1), w = random(c.weight, 2), b = random({c.weight[0]}, 3);
+    const Tensor dy = random(ops::conv2d_shape(c.x, c.weight, c.options), 4);
+    const Tensor y = ops::conv2d(x, w, b, c.options);
+    const Tensor dx = ops::conv2d_backward_input(dy, w, c.x, c.options);
+    const Tensor dw = Tensor::empty(c.weight, DType::f64), db = Tensor::empty({c.weight[0]}, DType::f64);
+    ops::conv2d_backward_weight(dy, x, dw, db, c.options);
+    for (const ConvAlgorithm algorithm : algorithms())
+      for (const bool last : {false, true}) {
+        SCOPED_TRACE(describe(c) + " " + name_of(algorithm) + (last ? " channels-last" : ""));
+        const auto f32 = [&](const Tensor& t) {
+          const Tensor plain = t.to(DType::f32);
+          return last && t.dim_count() == 4 ? plain.channels_last() : plain;
+        };
+        const Tensor fw = w.to(DType::f32), fb = b.to(DType::f32);
+        EXPECT_LT(distance(ops::conv2d(f32(x), fw, fb, c.options, algorithm), y), 2e-6);
+        EXPECT_LT(distance(ops::conv2d_backward_input(f32(dy), fw, c.x, c.options, algorithm), dx), 2e-6);
+        const Tensor fdw = Tensor::empty(c.weight), fdb = Tensor::empty({c.weight[0]});
+        ops::conv2d_backward_weight(f32(dy), f32(x), fdw, fdb, c.options, algorithm);
+        EXPECT_LT(distance(fdw, dw), 2e-6);
+        EXPECT_LT(distance(fdb, db), 2e-6);
+      }
+  }
+}
+
+}  // namespace
+}  // namespace sg
