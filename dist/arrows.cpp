@@ -1,0 +1,113 @@
+#include "dist/arrows.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/parallel.h"
+
+namespace sg::dist {
+namespace {
+
+// Elements summed at a time: small enough that the running sum stays in the first-level cache over all ranks.
+constexpr std::int64_t kTile = 2048;
+constexpr std::int64_t kGrain = 1 << 15;
+
+// out[i] = [out[i] +] sources[0][i] + sources[1][i] + ...; out may be one of the sources.
+template <class T>
+void sum_in_rank_order(T* out, std::span<const T* const> sources, std::int64_t n, bool fold) {
+  parallel_for(n, kGrain, [&](std::int64_t begin, std::int64_t end) {
+    T sum[kTile];
+    for (std::int64_t tile = begin; tile < end; tile += kTile) {
+      const std::int64_t count = std::min(kTile, end - tile);
+      std::size_t first = 0;
+      std::copy_n(fold ? out + tile : sources[first++] + tile, count, sum);
+      for (std::size_t r = first; r + 1 < sources.size(); ++r) {
+        const T* x = sources[r] + tile;
+        for (std::int64_t i = 0; i < count; ++i) sum[i] += x[i];
+      }
+      if (first < sources.size()) {
+        const T* x = sources.back() + tile;
+        for (std::int64_t i = 0; i < count; ++i) out[tile + i] = sum[i] + x[i];
+      } else {
+        std::copy_n(sum, count, out + tile);
+      }
+    }
+  });
+}
+
+}  // namespace
+
+Tensor shard_of(const Tensor& full, int rank, int ranks) {
+  const std::int64_t count = full.numel() / ranks;
+  return full.slice(0, rank * count, count);
+}
+
+std::shared_ptr<Operation> start_all_gather(Comm& comm, int unit, const Tensor& shard,
+                                            const Tensor& full) {
+  const std::int64_t bytes = shard.bytes();
+  Posting posting{.op = "all_gather", .unit = unit, .dtype = shard.dtype(), .count = shard.numel()};
+  posting.data = static_cast<const char*>(shard.raw_data());
+  posting.bytes = bytes;
+  return comm.start(posting, "all_gather", (comm.size() - 1) * bytes,
+                    [&comm, shard, full, bytes](Operation& operation) {
+    char* out = static_cast<char*>(full.raw_data());
+    for (int k = 0; k < comm.size(); ++k) {
+      // Each rank begins with its successor, so that not all read the same memory at once.
+      const int r = (comm.rank() + k) % comm.size();
+      const char* in = r == comm.rank() ? static_cast<const char*>(shard.raw_data())
+                                        : comm.view(operation, r);
+      char* to = out + r * bytes;
+      if (in == to) continue;
+      parallel_for(bytes, kGrain * 4, [&](std::int64_t begin, std::int64_t end) {
+        std::memcpy(to + begin, in + begin, static_cast<std::size_t>(end - begin));
+      });
+    }
+  });
+}
+
+std::shared_ptr<Operation> start_reduce_scatter(Comm& comm, int unit, const Tensor& partial,
+                                                const Tensor& shard, bool fold) {
+  const std::int64_t bytes = shard.bytes();
+  Posting posting{
+      .op = "reduce_scatter", .unit = unit, .dtype = shard.dtype(), .count = shard.numel()};
+  posting.data = static_cast<const char*>(partial.raw_data());
+  posting.stride = bytes;
+  posting.bytes = bytes;
+  return comm.start(posting, "reduce_scatter", (comm.size() - 1) * bytes,
+                    [&comm, partial, shard, fold](Operation& operation) {
+    visit_floating("reduce_scatter", shard.dtype(), [&](auto type) {
+      using T = typename decltype(type)::type;
+      if constexpr (std::is_same_v<T, float> || std::is_same_v<T, double>) {
+        std::vector<const T*> sources;
+        for (int r = 0; r < comm.size(); ++r)
+          sources.push_back(r == comm.rank() ? shard_of(partial, r, comm.size()).data<T>()
+                                             : reinterpret_cast<const T*>(comm.view(operation, r)));
+        sum_in_rank_order(shard.data<T>(), std::span<const T* const>(sources), shard.numel(), fold);
+      } else {
+        fail("[reduce_scatter] sums are kept in f32 or f64, got {}", name_of(shard.dtype()));
+      }
+    });
+  });
+}
+
+std::vector<std::uint64_t> exchange(Comm& comm, std::string_view name,
+                                    std::span<const std::uint64_t> mine) {
+  const std::size_t n = mine.size();
+  std::vector<std::uint64_t> all(n * static_cast<std::size_t>(comm.size()));
+  // A copy that outlives this call: peers may read it later than this rank has read theirs.
+  const auto posted = std::make_shared<std::vector<std::uint64_t>>(mine.begin(), mine.end());
+  Posting posting{.op = "exchange", .dtype = DType::i64, .count = static_cast<std::int64_t>(n)};
+  posting.data = reinterpret_cast<const char*>(posted->data());
+  posting.bytes = static_cast<std::int64_t>(mine.size_bytes());
+  const auto operation =
+      comm.start(posting, name, (comm.size() - 1) * posting.bytes, [&](Operation& op) {
+        for (int r = 0; r < comm.size(); ++r)
+          std::memcpy(all.data() + static_cast<std::size_t>(r) * n,
+                      r == comm.rank() ? posting.data : comm.view(op, r), mine.size_bytes());
+      });
+  operation->keep(posted);
+  operation->wait();
+  return all;
+}
+
+}  // namespace sg::dist

@@ -1,0 +1,93 @@
+// Comm: this rank's end of a group. It numbers collectives, runs them on an executor and books their traffic. A Comm is
+// handed in, never "the world".
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+#include "core/rank.h"
+#include "dist/comm/transport.h"
+
+namespace sg::dist {
+
+/// Who finishes a collective that was started. `inlined`: the rank's own thread, when it waits for it. `thread`: a comm
+/// thread of the rank, which pays only where cores are spare. The bits are the same.
+enum class Executor { inlined, thread };
+
+/// A started collective: the posting is out, finishing it moves the bytes. The buffers belong to the caller, who keeps
+/// them until wait_released().
+class Operation {
+ public:
+  /// Returns when this rank has its result. Throws what went wrong.
+  void wait();
+  /// Returns when, besides, every peer has read what this rank posted: the posted bytes may change again.
+  void wait_released();
+  /// Holds on to something, a posted buffer say, until every peer has read it.
+  void keep(std::shared_ptr<void> owner) { kept_ = std::move(owner); }
+
+ private:
+  friend class Comm;
+  class Comm* comm_ = nullptr;
+  Posting posting_;
+  std::function<void(Operation&)> finish_;
+  enum class State { started, done } state_ = State::started;
+  bool released_ = false;
+  std::exception_ptr error_;
+  std::shared_ptr<void> kept_;
+};
+
+class Comm {
+ public:
+  Comm(std::unique_ptr<Transport> transport, Executor executor);
+  ~Comm();
+  Comm(const Comm&) = delete;
+  Comm& operator=(const Comm&) = delete;
+
+  int rank() const { return transport_->rank(); }
+  int size() const { return transport_->size(); }
+  Executor executor() const { return executor_; }
+
+  /// Posts and returns. `finish` reads the peers' postings by view(); `name` is what the ledger books it as, `sent` the
+  /// bytes this rank sends in all. Nothing is posted or booked in a group of one.
+  std::shared_ptr<Operation> start(Posting posting, std::string_view name, std::int64_t sent,
+                                   std::function<void(Operation&)> finish);
+  /// Inside finish: the bytes that `peer` has for this rank; waits for them.
+  const char* view(const Operation& operation, int peer);
+  /// Waits until peers have read everything this rank ever posted: its memory may change.
+  void quiesce();
+  void poison(const std::string& cause) { transport_->poison(cause); }
+
+ private:
+  friend class Operation;
+  static constexpr std::size_t kWindow = 128;  // started but unfinished operations, half a transport's ring
+  void finish(Operation& operation);
+  void work();
+
+  std::unique_ptr<Transport> transport_;
+  const Executor executor_;
+  std::uint64_t next_ = 0;
+  std::deque<std::shared_ptr<Operation>> unreleased_;
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<std::shared_ptr<Operation>> queue_;
+  bool stop_ = false;
+  std::thread thread_;
+};
+
+/// The group of the rank that this thread runs, set by launch_ranks(); a group of one elsewhere.
+Comm& current_comm();
+class CommScope {
+ public:
+  explicit CommScope(Comm& comm);
+  ~CommScope();
+
+ private:
+  Comm* previous_;
+};
+
+}  // namespace sg::dist

@@ -1,0 +1,157 @@
+#include "dist/comm/threads.h"
+
+#include "core/check.h"
+
+namespace sg::dist {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+std::string describe(const Posting& p) {
+  return fmt::format("{} of unit {} ({} x {}, collective {})", p.op, p.unit, p.count,
+                     name_of(p.dtype), p.sequence);
+}
+
+}  // namespace
+
+class ThreadTransport final : public Transport {
+ public:
+  ThreadTransport(ThreadWorld& world, int rank) : world_(world), rank_(rank) {}
+  int rank() const override { return rank_; }
+  int size() const override { return world_.size_; }
+
+  void post(const Posting& posting) override {
+    // The ring bounds how far a rank may run ahead of the slowest reader.
+    if (posting.sequence >= ThreadWorld::kRing) wait_released(posting.sequence - ThreadWorld::kRing);
+    ThreadWorld::Slot& slot = slot_of(rank_, posting.sequence);
+    slot.posting = posting;
+    slot.posted.store(posting.sequence + 1);
+    world_.wake_peers(rank_);
+  }
+
+  const char* view(const Posting& mine, int peer) override {
+    ThreadWorld::Slot& slot = slot_of(peer, mine.sequence);
+    wait([&] { return slot.posted.load() > mine.sequence; }, mine.op, mine.sequence, peer);
+    const Posting& theirs = slot.posting;
+    SG_CHECK(std::string_view(theirs.op) == mine.op && theirs.unit == mine.unit &&
+                 theirs.dtype == mine.dtype && theirs.count == mine.count,
+             "[{}] rank {} is in {}, rank {} in {}: all ranks must run the same program", mine.op,
+             rank_, describe(mine), peer, describe(theirs));
+    return theirs.data + theirs.stride * rank_;
+  }
+
+  void finish(std::uint64_t sequence) override {
+    for (int peer = 0; peer < world_.size_; ++peer)
+      if (peer != rank_) slot_of(peer, sequence).readers.fetch_add(1);
+    world_.wake_peers(rank_);
+  }
+
+  void wait_released(std::uint64_t sequence) override {
+    ThreadWorld::Slot& slot = slot_of(rank_, sequence);
+    const std::uint64_t uses = sequence / ThreadWorld::kRing + 1;
+    const std::uint64_t wanted = uses * static_cast<std::uint64_t>(world_.size_ - 1);
+    wait([&] { return slot.readers.load() >= wanted; }, "release", sequence, -1);
+  }
+
+  void poison(const std::string& cause) override { world_.poison(rank_, cause); }
+
+ private:
+  ThreadWorld::Slot& slot_of(int rank, std::uint64_t sequence) {
+    return world_.seats_[static_cast<std::size_t>(rank)]->slots[sequence % ThreadWorld::kRing];
+  }
+
+  void check_poison() {
+    if (world_.poisoned_.load())
+      fail("[rank {}] stopped because another rank failed: {}", rank_, world_.cause());
+  }
+
+  template <class Ready>
+  void wait(Ready ready, const char* op, std::uint64_t sequence, int peer) {
+    if (ready()) return;
+    check_poison();
+    const Clock::time_point start = Clock::now();
+    if (world_.options_.spin.count() > 0) {
+      do {
+        for (int i = 0; i < 32; ++i) pause();
+        if (ready()) return;
+      } while (Clock::now() - start < world_.options_.spin);
+    }
+    ThreadWorld::Seat& seat = *world_.seats_[static_cast<std::size_t>(rank_)];
+    seat.waiting_at.store(sequence);
+    seat.waiting_in.store(op);
+    std::unique_lock lock(seat.mutex);
+    // Sequentially consistent with the waker: either it sees `asleep`, or this sees what it stored before.
+    seat.asleep.store(true);
+    const auto awake = [&] { return ready() || world_.poisoned_.load(); };
+    bool in_time = true;
+    if (world_.options_.deadline.count() > 0)
+      in_time = seat.wake.wait_until(lock, start + world_.options_.deadline, awake);
+    else
+      seat.wake.wait(lock, awake);
+    seat.asleep.store(false);
+    lock.unlock();
+    if (ready()) return;
+    seat.waiting_in.store(nullptr);
+    if (in_time) check_poison();
+    fail("[{}] rank {} waited {} ms for {} in collective {}; {}", op, rank_,
+         world_.options_.deadline.count(),
+         peer >= 0 ? fmt::format("rank {}", peer) : std::string("its readers"), sequence,
+         whereabouts());
+  }
+
+  std::string whereabouts() const {
+    std::string text;
+    for (int r = 0; r < world_.size_; ++r) {
+      if (r == rank_) continue;
+      const ThreadWorld::Seat& seat = *world_.seats_[static_cast<std::size_t>(r)];
+      const char* in = seat.asleep.load() ? seat.waiting_in.load() : nullptr;
+      text += in != nullptr
+                  ? fmt::format("rank {} waits in {} of collective {}; ", r, in, seat.waiting_at.load())
+                  : fmt::format("rank {} is in no collective; ", r);
+    }
+    return text + "every rank must run the same steps";
+  }
+
+  ThreadWorld& world_;
+  const int rank_;
+};
+
+ThreadWorld::ThreadWorld(int size, WaitOptions options) : size_(size), options_(options) {
+  SG_CHECK(size >= 1, "[world] needs at least 1 rank, got {}", size);
+  for (int r = 0; r < size; ++r) seats_.push_back(std::make_unique<Seat>());
+}
+
+std::unique_ptr<Transport> ThreadWorld::transport(int rank) {
+  return std::make_unique<ThreadTransport>(*this, rank);
+}
+
+void ThreadWorld::wake_peers(int rank) {
+  for (int r = 0; r < size_; ++r) {
+    Seat& seat = *seats_[static_cast<std::size_t>(r)];
+    if (r == rank || !seat.asleep.load()) continue;
+    const std::lock_guard lock(seat.mutex);
+    seat.wake.notify_all();
+  }
+}
+
+void ThreadWorld::poison(int rank, const std::string& cause) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (cause_.empty()) cause_ = fmt::format("rank {}: {}", rank, cause);
+  }
+  poisoned_.store(true);
+  wake_peers(-1);
+}
+
+std::string ThreadWorld::cause() const {
+  const std::lock_guard lock(mutex_);
+  return cause_;
+}
+
+}  // namespace sg::dist

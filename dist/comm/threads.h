@@ -1,0 +1,61 @@
+// The threads transport: N ranks in one process that read each other's memory directly.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "dist/comm/transport.h"
+
+namespace sg::dist {
+
+struct WaitOptions {
+  /// A wait longer than this is an error that names whom it waited for; 0 turns it off (for a debugger).
+  std::chrono::milliseconds deadline = std::chrono::minutes(10);
+  /// Busy waiting before a thread sleeps. Pays only while all threads have a core (20 us then, 0 otherwise).
+  std::chrono::microseconds spin{20};
+};
+
+/// The board that the ranks of one group share.
+class ThreadWorld {
+ public:
+  ThreadWorld(int size, WaitOptions options);
+  int size() const { return size_; }
+  std::unique_ptr<Transport> transport(int rank);
+  /// The first failure, as "rank 2: <text>"; empty if there was none.
+  std::string cause() const;
+  void poison(int rank, const std::string& cause);
+
+ private:
+  friend class ThreadTransport;
+  static constexpr std::uint64_t kRing = 256;  // postings a rank may be ahead of the slowest reader
+
+  struct alignas(64) Slot {
+    std::atomic<std::uint64_t> posted{0};  // sequence + 1
+    std::atomic<std::uint64_t> readers{0};  // finish() calls of peers, over all uses of this slot
+    Posting posting;
+  };
+  struct alignas(64) Seat {  // one a rank
+    std::vector<Slot> slots = std::vector<Slot>(kRing);
+    std::atomic<bool> asleep{false};
+    std::mutex mutex;
+    std::condition_variable wake;
+    std::atomic<const char*> waiting_in{nullptr};  // the collective it is in, for others' error texts
+    std::atomic<std::uint64_t> waiting_at{0};
+  };
+  void wake_peers(int rank);
+
+  const int size_;
+  const WaitOptions options_;
+  std::vector<std::unique_ptr<Seat>> seats_;
+  std::atomic<bool> poisoned_{false};
+  mutable std::mutex mutex_;
+  std::string cause_;
+};
+
+}  // namespace sg::dist

@@ -1,0 +1,198 @@
+#include "dist/engine.h"
+
+#include "dist/arrows.h"
+#include "dist/sharded_source.h"
+
+namespace sg::dist {
+namespace {
+
+// Left in the parameters of an engine that is gone.
+class GoneSource final : public Source {
+ public:
+  explicit GoneSource(std::string name) : name_(std::move(name)) {}
+  std::shared_ptr<Storage> get() override {
+    fail("[engine] {} was sharded by an engine that is gone; save_weights() before it ends", name_);
+  }
+  std::uint64_t version() const override { return 0; }
+  std::string name() const override { return name_; }
+
+ private:
+  std::string name_;
+};
+
+}  // namespace
+
+Group no_decay() {
+  return {[](const std::string&, const Shape& shape) { return shape.size() <= 1; },
+          {.weight_decay = 0}};
+}
+
+Engine::Engine(std::shared_ptr<nn::Module> module, optim::OptimizerPtr optimizer,
+               EngineOptions options)
+    : module_(std::move(module)),
+      optimizer_(std::move(optimizer)),
+      options_(std::move(options)),
+      plan_(find_plan(options_.plan)),
+      comm_(options_.comm != nullptr ? *options_.comm : current_comm()) {
+  SG_CHECK(module_ != nullptr && optimizer_ != nullptr, "[initialize] needs a module and an optimizer");
+  SG_CHECK(options_.accumulate >= 1, "[initialize] accumulate must be at least 1, got {}",
+           options_.accumulate);
+  SG_CHECK(options_.clip_norm >= 0, "[initialize] clip_norm must not be negative, got {}",
+           options_.clip_norm);
+  for (const Group& group : options_.groups) hypers_.push_back(optimizer_->group(group.options));
+  hypers_.push_back(optimizer_->defaults());
+
+  for (UnitLayout& layout :
+       make_units(module_->parameters(), comm_.size(), options_.unit_elements)) {
+    auto unit = std::make_unique<Unit>();
+    static_cast<UnitLayout&>(*unit) = std::move(layout);
+    unit->index = static_cast<int>(units_.size());
+    units_.push_back(std::move(unit));
+  }
+  prefetcher_ = std::make_unique<Prefetcher>(comm_, units_, options_.prefetch);
+  reducer_ = std::make_shared<GradReducer>(comm_, plan_, units_);
+  bool trainable = false;
+  std::vector<std::weak_ptr<Source>> links;
+  for (auto& unit : units_) {
+    sources_.push_back(std::make_shared<ShardedSource>(*unit, *prefetcher_));
+    links.push_back(sources_.back());
+    trainable = trainable || unit->trainable;
+  }
+  prefetcher_->set_sources(std::move(links));
+  SG_CHECK(trainable, "[initialize] the module has no parameter that requires a gradient");
+  for (auto& unit : units_) allocate(*unit);
+  current_rank().ledger().reset_peaks();  // values that were there before are freed by now
+  baseline_ = Baseline::of(current_rank().ledger());
+  const Prediction own = predict();
+  for (int k = 0; k < kKinds; ++k)
+    if (static_cast<Kind>(k) != Kind::gathered)
+      baseline_.live[static_cast<std::size_t>(k)] -= own.bytes[static_cast<std::size_t>(k)];
+}
+
+Engine::~Engine() {
+  try {
+    prefetcher_->drop();
+    reducer_->wait();
+    comm_.quiesce();  // peers may still read what this rank posted
+  } catch (const std::exception&) {
+    // A peer failed; its error is on its way to the caller, and the rank's memory outlives both.
+  }
+  for (auto& unit : units_) {
+    for (Segment& s : unit->segments) {
+      s.parameter.var().impl().sink = nullptr;
+      if (plan_.param.layout == Layout::shard)
+        s.parameter.attach(std::make_shared<GoneSource>(s.name()), 0);
+    }
+  }
+}
+
+// Makes what this rank keeps of a unit, and nothing else: a rank computes the initial values of its own span only.
+void Engine::allocate(Unit& unit) {
+  Rank& rank = current_rank();
+  const int ranks = comm_.size();
+  const std::int64_t kept = unit.count(plan_.param.layout, ranks);
+  const std::int64_t begin = plan_.param.layout == Layout::shard ? comm_.rank() * kept : 0;
+  {
+    const Scoped kind(rank.kind, Kind::parameters);
+    unit.rest = Tensor::zeros({kept}, unit.dtype);
+    unit.rest.storage()->label = "parameter";
+  }
+  for (int s = 0; s < static_cast<int>(unit.segments.size()); ++s) {
+    Segment& segment = unit.segments[static_cast<std::size_t>(s)];
+    VarImpl& v = segment.parameter.var().impl();
+    SG_CHECK(v.sink == nullptr, "[initialize] {} already belongs to an engine", segment.name());
+    const std::int64_t from = std::max(begin, segment.offset);
+    const std::int64_t to = std::min(begin + kept, segment.offset + segment.length);
+    if (from < to && !rank.device.is_meta())
+      segment.parameter.read(rank.seed, from - segment.offset, to - from,
+                             static_cast<char*>(unit.rest.raw_data()) +
+                                 (from - begin) * static_cast<std::int64_t>(size_of(unit.dtype)),
+                             unit.dtype);
+    if (plan_.param.layout == Layout::shard)
+      segment.parameter.attach(sources_[static_cast<std::size_t>(unit.index)], segment.offset);
+    else
+      segment.parameter.attach(segment.view_of(unit.rest));
+    if (unit.trainable) v.sink = std::make_shared<SegmentSink>(reducer_, unit, s);
+  }
+  if (!unit.trainable) return;
+  {
+    const Scoped kind(rank.kind, Kind::gradients);
+    unit.accumulated = Tensor::zeros({unit.count(plan_.grad.layout, ranks)}, unit.dtype);
+  }
+  const std::int64_t updated = unit.count(plan_.state.layout, ranks);
+  unit.update_begin = plan_.state.layout == Layout::shard ? comm_.rank() * updated : 0;
+  unit.update_end = unit.update_begin + updated;
+  const Scoped kind(rank.kind, Kind::optimizer);
+  for (int i = 0; i < optimizer_->state_slots(); ++i)
+    unit.states.push_back(Tensor::zeros({updated}, unit.dtype));
+  for (Segment& segment : unit.segments) {
+    segment.group = static_cast<int>(options_.groups.size());
+    for (int g = segment.group - 1; g >= 0; --g)
+      if (options_.groups[static_cast<std::size_t>(g)].matches(segment.name(), segment.shape()))
+        segment.group = g;
+  }
+}
+
+Var Engine::forward(const Var& input) {
+  return forward([this](std::span<const Var> x) { return (*module_)(x[0]); },
+                 std::span<const Var>(&input, 1));
+}
+
+Var Engine::forward(const Function& fn, std::span<const Var> inputs) {
+  Rank& rank = current_rank();
+  if (!grad_enabled()) {
+    const Scoped phase(rank.phase, Phase::evaluation);
+    prefetcher_->expect(dry_ ? &dry_->forward : nullptr);
+    Var output = fn(inputs);
+    prefetcher_->expect(nullptr);
+    return output;
+  }
+  if (!dry_) {
+    dry_ = run_dry(fn, inputs, units_, *prefetcher_, *reducer_, sources_);
+    reducer_->set_order(dry_->finals);
+  }
+  // Random numbers are keyed by the step and the sample's place in the global batch: micro-batch a of rank r is slice
+  // a N + r.
+  rank.state.step = steps_;
+  const std::int64_t samples = inputs.empty() || inputs[0].shape().empty() ? 1 : inputs[0].size(0);
+  rank.state.first_sample = (std::int64_t{micro_} * comm_.size() + comm_.rank()) * samples;
+  prefetcher_->expect(&dry_->forward);
+  return fn(inputs);
+}
+
+void Engine::backward(const Var& loss) {
+  SG_CHECK(micro_ < options_.accumulate,
+           "[backward] {} micro-batches are accumulated already; call step() first", micro_);
+  SG_CHECK(dry_.has_value(), "[backward] no forward of this engine came before");
+  SG_CHECK(numel(loss.shape()) == 1, "[backward] the loss must be one element, got shape {}",
+           loss.shape());
+  if (micro_ == 0) {
+    comm_.quiesce();  // peers have read the last step's gradients, which are overwritten now
+    reduced_ = false;
+    losses_.clear();
+  }
+  losses_.push_back(loss.item());
+  prefetcher_->expect(&dry_->backward);
+  reducer_->start(micro_, micro_ + 1 == options_.accumulate);
+  loss.backward();
+  reducer_->finish();
+  prefetcher_->expect(nullptr);
+  ++micro_;
+}
+
+double Engine::learning_rate() const {
+  return hypers_.back().lr * options_.schedule.factor(steps_ > 0 ? steps_ : 1);
+}
+
+std::int64_t Engine::parameter_count() const {
+  std::int64_t count = 0;
+  for (const auto& unit : units_) count += unit->elements;
+  return count;
+}
+
+std::unique_ptr<Engine> initialize(std::shared_ptr<nn::Module> module,
+                                   optim::OptimizerPtr optimizer, EngineOptions options) {
+  return std::make_unique<Engine>(std::move(module), std::move(optimizer), std::move(options));
+}
+
+}  // namespace sg::dist

@@ -1,0 +1,156 @@
+// The engine: a module, an optimizer and a plan become initialize / forward / backward / step.
+//
+//   auto engine = dist::initialize(net, optim::adam({.lr = 1e-3}), {.plan = "zero3", .accumulate = 2});
+//   for (auto [images, labels] : loader.epoch(0)) {
+//     engine->backward(nn::cross_entropy((*engine)(images), labels));
+//     engine->step();
+//   }
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "dist/dry_run.h"
+#include "dist/formula.h"
+#include "dist/grad_sink.h"
+#include "dist/plan.h"
+#include "dist/prefetch.h"
+#include "dist/unit.h"
+#include "nn/module.h"
+#include "optim/optimizer.h"
+#include "optim/schedule.h"
+
+namespace sg::dist {
+
+/// Parameters with hyperparameters of their own: those of which `matches` is true (name, shape). The first group that
+/// matches counts; the others take the optimizer's defaults.
+struct Group {
+  std::function<bool(const std::string& name, const Shape& shape)> matches;
+  optim::GroupOptions options;
+};
+
+/// Biases and the weights of norms, all of one dimension: the usual group without weight decay.
+Group no_decay();
+
+struct EngineOptions {
+  std::string plan = "ddp";      ///< a name of the table, or DeepSpeed's stage number
+  int accumulate = 1;            ///< micro-batches a rank and optimizer step
+  double clip_norm = 0;          ///< gradients are scaled so that their global norm is at most this; 0: not at all
+  bool grad_norm = false;        ///< compute the norm each step even if nothing is clipped
+  optim::Schedule schedule = {};
+  std::vector<Group> groups = {};
+  bool prefetch = true;          ///< gather the next unit while this one is used (zero3)
+  std::int64_t unit_elements = 0;  ///< units are merged up to this size; 0: a twentieth of the model
+  Comm* comm = nullptr;          ///< null: the group of this rank (current_comm())
+};
+
+/// What the ledger had booked before an engine came.
+struct Baseline {
+  std::array<std::int64_t, kKinds> live{};
+  std::map<std::string, Traffic, std::less<>> traffic;
+  static Baseline of(const Ledger& ledger);
+};
+
+class Engine {
+ public:
+  using Function = std::function<Var(std::span<const Var>)>;
+
+  /// Takes over the module's parameters: they move into flat units, each rank filling only what it keeps.
+  /// Errors: an unknown plan, a bad option, 16-bit parameters, nothing to train.
+  Engine(std::shared_ptr<nn::Module> module, optim::OptimizerPtr optimizer, EngineOptions options);
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  /// The module's forward. Records a graph unless NoGrad is in scope, which makes it evaluation.
+  Var operator()(const Var& input) { return forward(input); }
+  Var forward(const Var& input);
+  /// A forward of several inputs, or one that is more than the module's own; `fn` must depend on its arguments and on
+  /// parameters alone.
+  Var forward(const Function& fn, std::span<const Var> inputs);
+  /// Backward of one micro-batch's mean loss. Gradients are averaged over the N x A micro-batches of the step.
+  void backward(const Var& loss);
+  /// After the A-th backward: reduces, clips, updates; true then. Before it does nothing, as in DeepSpeed.
+  bool step();
+
+  // ---- of the last finished step; the same on every rank
+  /// Mean loss over the whole batch, micro-batch losses folded in slice order.
+  double loss() const { return loss_; }
+  /// Global 2-norm of the mean gradients before clipping; nothing unless clip_norm or grad_norm asked for it.
+  std::optional<double> grad_norm() const { return grad_norm_; }
+  double learning_rate() const;
+  std::int64_t steps() const { return steps_; }
+  /// A rank asks all to stop: after the next step, stop_requested() is true on every rank.
+  void request_stop() { stop_wanted_ = true; }
+  bool stop_requested() const { return stop_requested_; }
+
+  // ---- inspection: collective, every rank calls them in the same order
+  /// A whole parameter, mean gradient (of the step under way, or of the last one until the next backward) or optimizer
+  /// state ("exp_avg") by parameter name, in the parameter's shape. Unknown names throw, with the nearest one.
+  Tensor full_parameter(const std::string& name);
+  Tensor full_gradient(const std::string& name);
+  Tensor full_state(const std::string& name, const std::string& state);
+  /// Sets a whole parameter (every rank gives the same values), unit by unit, before training or between steps.
+  void load_parameter(const std::string& name, const Tensor& value);
+  /// Writes / reads all parameters and buffers as safetensors, one parameter in memory at a time. Rank 0 writes.
+  void save_weights(const std::string& path);
+  void load_weights(const std::string& path);
+  /// Floating buffers (batch norm's running statistics) become their mean over ranks; others rank 0's. Evaluation and
+  /// saving call it: during training every rank keeps those of its own micro-batches.
+  void sync_buffers();
+  /// Sums over ranks in rank order, for sharded evaluation.
+  std::vector<double> sum_over_ranks(const std::vector<double>& values);
+  std::vector<std::int64_t> sum_over_ranks(const std::vector<std::int64_t>& values);
+  /// Bytes and traffic, predicted beside measured, of every rank. Collective.
+  Report report();
+
+  const Plan& plan() const { return plan_; }
+  Comm& comm() const { return comm_; }
+  const EngineOptions& options() const { return options_; }
+  const std::vector<std::unique_ptr<Unit>>& units() const { return units_; }
+  nn::Module& module() const { return *module_; }
+  std::int64_t parameter_count() const;
+
+ private:
+  void allocate(Unit& unit);
+  void reduce();
+  void exchange_scalars(optim::StepValues& values);
+  void update(Unit& unit, const optim::StepValues& values);
+  void publish();
+  bool wants_norm() const { return options_.grad_norm || options_.clip_norm > 0; }
+  Prediction predict() const;
+  void barrier();
+  Tensor whole(const Unit& unit, const Tensor& flat);
+  template <class Read>
+  void overwrite(Unit& unit, const Segment& segment, const Read& read);
+  std::pair<Unit*, const Segment*> find(const std::string& name);
+
+  std::shared_ptr<nn::Module> module_;
+  optim::OptimizerPtr optimizer_;
+  EngineOptions options_;
+  const Plan& plan_;
+  Comm& comm_;
+  std::vector<optim::Hyper> hypers_;  // of the groups; the last is the default
+  std::vector<std::unique_ptr<Unit>> units_;
+  std::vector<std::shared_ptr<Source>> sources_;  // one a unit
+  std::unique_ptr<Prefetcher> prefetcher_;
+  std::shared_ptr<GradReducer> reducer_;
+  std::optional<DryRun> dry_;
+
+  int micro_ = 0;  // micro-batches whose backward is done in this step
+  std::int64_t steps_ = 0;
+  std::vector<double> losses_;  // of this rank's micro-batches
+  double loss_ = 0;
+  std::optional<double> grad_norm_;
+  Baseline baseline_;
+  bool reduced_ = false;  // the accumulated gradients are summed over ranks
+  bool stop_wanted_ = false, stop_requested_ = false;
+};
+
+std::unique_ptr<Engine> initialize(std::shared_ptr<nn::Module> module,
+                                   optim::OptimizerPtr optimizer, EngineOptions options = {});
+
+}  // namespace sg::dist

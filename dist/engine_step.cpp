@@ -1,0 +1,141 @@
+// The moment `step`: reduce what is not reduced yet, clip, update what this rank owns, publish it to those that keep it.
+#include <bit>
+#include <cmath>
+
+#include "dist/arrows.h"
+#include "dist/engine.h"
+#include "optim/clip.h"
+
+namespace sg::dist {
+namespace {
+
+// Elements [begin, end) of a unit within one of its flat tensors, which holds the whole unit or starts at `held`.
+Tensor part(const Tensor& flat, const Unit& unit, std::int64_t held, std::int64_t begin,
+            std::int64_t end) {
+  const std::int64_t origin = flat.numel() == unit.padded ? 0 : held;
+  return flat.slice(0, begin - origin, end - begin);
+}
+
+template <class T>
+std::span<T> span_of(const Tensor& t) {
+  return {t.data<T>(), static_cast<std::size_t>(t.numel())};
+}
+
+// f32 and f64 are what units may be; make_units has refused the rest.
+template <class F>
+void visit_master(DType dtype, F&& f) {
+  if (dtype == DType::f64) f(Type<double>{});
+  else f(Type<float>{});
+}
+
+}  // namespace
+
+bool Engine::step() {
+  if (micro_ < options_.accumulate) return false;
+  reduce();
+  optim::StepValues values;
+  values.step = steps_ + 1;
+  values.grad_divisor = static_cast<double>(comm_.size()) * options_.accumulate;
+  values.lr_factor = options_.schedule.factor(values.step);
+  exchange_scalars(values);
+  comm_.quiesce();  // peers have read this rank's parameters, which change now
+  for (auto& unit : units_)
+    if (unit->trainable) update(*unit, values);
+  publish();
+  ++steps_;
+  micro_ = 0;
+  return true;
+}
+
+// grad at rest -> reduced. Where the update wants the whole gradient, the shards are gathered again in place.
+void Engine::reduce() {
+  if (reduced_) return;
+  reducer_->wait();
+  if (plan_.reduced.layout == Layout::full) {
+    comm_.quiesce();  // hazard: peers still sum from the partial gradients that the gather overwrites
+    std::vector<std::shared_ptr<Operation>> gathers;
+    for (auto& unit : units_)
+      if (unit->trainable)
+        gathers.push_back(start_all_gather(comm_, unit->index,
+                                           shard_of(unit->accumulated, comm_.rank(), comm_.size()),
+                                           unit->accumulated));
+    for (auto& gather : gathers) gather->wait();
+  }
+  reduced_ = true;
+}
+
+// One exchange a step: this rank's losses, its wish to stop and its part of the squared gradient norm. Everybody folds
+// what everybody sent in the same order, so all ranks go on with the same bits.
+void Engine::exchange_scalars(optim::StepValues& values) {
+  const bool norm = wants_norm();
+  std::vector<std::uint64_t> mine;
+  for (const double loss : losses_) mine.push_back(std::bit_cast<std::uint64_t>(loss));
+  mine.push_back(stop_wanted_ ? 1 : 0);
+  if (norm) {
+    ExactSum squares;
+    for (auto& unit : units_) {
+      if (!unit->trainable) continue;
+      const std::int64_t shard = unit->padded / comm_.size();
+      const std::int64_t begin = comm_.rank() * shard;
+      const Tensor g = part(unit->accumulated, *unit, begin, begin, begin + shard);
+      visit_master(unit->dtype, [&](auto type) {
+        using T = typename decltype(type)::type;
+        optim::add_squares(std::span<const T>(span_of<T>(g)), values.grad_divisor, squares);
+      });
+    }
+    mine.insert(mine.end(), squares.words().begin(), squares.words().end());
+  }
+  const std::vector<std::uint64_t> all = exchange(comm_, "control", mine);
+  const std::size_t width = mine.size(), ranks = static_cast<std::size_t>(comm_.size());
+  double sum = 0;
+  for (std::size_t a = 0; a < losses_.size(); ++a)
+    for (std::size_t r = 0; r < ranks; ++r) sum += std::bit_cast<double>(all[r * width + a]);
+  loss_ = sum / static_cast<double>(losses_.size() * ranks);
+  ExactSum squares;
+  stop_requested_ = false;
+  for (std::size_t r = 0; r < ranks; ++r) {
+    const std::uint64_t* words = &all[r * width + losses_.size()];
+    stop_requested_ = stop_requested_ || words[0] != 0;
+    if (norm) squares.merge_words({words + 1, ExactSum::kWords});
+  }
+  grad_norm_.reset();
+  if (!norm) return;
+  grad_norm_ = std::sqrt(squares.value());
+  if (options_.clip_norm > 0)
+    values.clip_scale = optim::clip_coefficient(*grad_norm_, options_.clip_norm);
+}
+
+void Engine::update(Unit& unit, const optim::StepValues& values) {
+  const std::int64_t held = unit.update_begin;
+  for (const Segment& segment : unit.segments) {
+    const std::int64_t begin = std::max(segment.offset, unit.update_begin);
+    const std::int64_t end = std::min(segment.offset + segment.length, unit.update_end);
+    if (begin >= end) continue;
+    visit_master(unit.dtype, [&](auto type) {
+      using T = typename decltype(type)::type;
+      const auto span = [&](const Tensor& flat) {
+        return span_of<T>(part(flat, unit, held, begin, end));
+      };
+      std::vector<std::span<T>> states;
+      for (const Tensor& state : unit.states) states.push_back(span(state));
+      optimizer_->update(span(unit.rest), std::span<const T>(span(unit.accumulated)), states,
+                         hypers_[static_cast<std::size_t>(segment.group)], values);
+    });
+  }
+  ++unit.version;
+  unit.rest.storage()->bump_version();
+}
+
+// state -> param: where everybody keeps the whole parameter, the owners' slices go to everybody, in place.
+void Engine::publish() {
+  if (plan_.state.layout == plan_.param.layout) return;
+  std::vector<std::shared_ptr<Operation>> gathers;
+  for (auto& unit : units_)
+    if (unit->trainable)
+      gathers.push_back(start_all_gather(comm_, unit->index,
+                                         shard_of(unit->rest, comm_.rank(), comm_.size()),
+                                         unit->rest));
+  for (auto& gather : gathers) gather->wait();
+}
+
+}  // namespace sg::dist

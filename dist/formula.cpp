@@ -1,0 +1,61 @@
+#include "dist/formula.h"
+
+#include <algorithm>
+
+namespace sg::dist {
+namespace {
+
+// The largest sum of `window` units adjacent in the order of use: what can be gathered at once.
+std::int64_t gathered_bound(const std::vector<const UnitLayout*>& units,
+                            const std::vector<int>& order, std::size_t window) {
+  std::int64_t bound = 0;
+  for (std::size_t i = 0; i < order.size(); ++i) {
+    std::int64_t sum = 0;
+    for (std::size_t k = i; k < std::min(order.size(), i + window); ++k)
+      sum += units[static_cast<std::size_t>(order[k])]->bytes(Layout::full, 1);
+    bound = std::max(bound, sum);
+  }
+  return bound;
+}
+
+}  // namespace
+
+Prediction predict(const Plan& plan, const std::vector<const UnitLayout*>& units,
+                   const std::vector<UnitReads>& reads, const std::vector<int>& use_order, int ranks,
+                   int accumulate, int state_slots, bool prefetch,
+                   const std::vector<std::int64_t>& control_words) {
+  Prediction p;
+  auto& bytes = p.bytes;
+  const auto kind = [&](Kind k) -> std::int64_t& { return bytes[static_cast<std::size_t>(k)]; };
+  Traffic gather, scatter, control;
+  const auto book = [&](Traffic& flow, const UnitLayout& unit, std::int64_t calls) {
+    flow.calls += calls;
+    flow.bytes += calls * (ranks - 1) * unit.bytes(Layout::shard, ranks);
+  };
+  for (std::size_t u = 0; u < units.size(); ++u) {
+    const UnitLayout& unit = *units[u];
+    kind(Kind::parameters) += unit.bytes(plan.param.layout, ranks);
+    if (plan.param.layout == Layout::shard)
+      book(gather, unit, accumulate * (reads[u].forward + reads[u].backward));
+    if (!unit.trainable) continue;
+    kind(Kind::gradients) += unit.bytes(plan.grad.layout, ranks);
+    kind(Kind::optimizer) += state_slots * unit.bytes(plan.state.layout, ranks);
+    // grad -> reduced: one arrow a micro-batch where gradients rest summed, one a step where they rest unsummed.
+    book(scatter, unit, plan.grad.layout == Layout::partial ? 1 : accumulate);
+    if (plan.reduced.layout == Layout::full) book(gather, unit, 1);
+    // state -> param: what the owner updated goes to everybody who keeps it whole.
+    if (plan.state.layout == Layout::shard && plan.param.layout == Layout::full)
+      book(gather, unit, 1);
+  }
+  if (plan.param.layout == Layout::shard)
+    kind(Kind::gathered) = gathered_bound(units, use_order, prefetch ? 3 : 2);
+  for (const std::int64_t words : control_words) {
+    control.calls += 1;
+    control.bytes += (ranks - 1) * words * 8;
+  }
+  if (ranks == 1) gather = scatter = control = {};  // nothing to send to nobody
+  p.traffic = {{"all_gather", gather}, {"reduce_scatter", scatter}, {"control", control}};
+  return p;
+}
+
+}  // namespace sg::dist

@@ -1,0 +1,92 @@
+#include "dist/launch.h"
+
+#include <csignal>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "dist/comm/threads.h"
+
+namespace sg::dist {
+namespace {
+
+volatile std::sig_atomic_t stop_signals = 0;
+
+void on_stop_signal(int signal) {
+  stop_signals = stop_signals + 1;
+  if (stop_signals == 1) return;
+  // The second one ends the process at once, as if it had never been caught.
+  std::signal(signal, SIG_DFL);
+  std::raise(signal);
+}
+
+}  // namespace
+
+int default_threads(int ranks) { return std::max(available_cores() / std::max(ranks, 1), 1); }
+
+void install_stop_signals() {
+  std::signal(SIGINT, on_stop_signal);
+  std::signal(SIGTERM, on_stop_signal);
+}
+
+bool stop_signalled() { return stop_signals > 0; }
+
+void launch_ranks(int ranks, const std::function<void(Rank&)>& fn, const LaunchOptions& options) {
+  SG_CHECK(ranks >= 1, "[launch] needs at least 1 rank, got {}", ranks);
+  SG_CHECK(options.threads >= 0, "[launch] threads a rank must be at least 1 (0: automatic), got {}",
+           options.threads);
+  const int threads = options.threads > 0 ? options.threads : default_threads(ranks);
+  const int cores = available_cores();
+  WaitOptions wait{.deadline = options.deadline};
+  // Spinning steals the core from the thread that is waited for, unless every thread has one.
+  if (ranks * threads > cores) wait.spin = std::chrono::microseconds(0);
+  const Executor executor =
+      options.executor.value_or(ranks > 1 && ranks * (threads + 1) <= cores ? Executor::thread
+                                                                            : Executor::inlined);
+  ThreadWorld world(ranks, wait);
+  // Ranks outlive all threads: what a failed rank has posted stays readable until every peer has left.
+  std::vector<std::unique_ptr<Rank>> contexts;
+  std::vector<std::unique_ptr<Comm>> comms;
+  for (int r = 0; r < ranks; ++r) {
+    contexts.push_back(std::make_unique<Rank>(r, ranks, threads, options.seed));
+    comms.push_back(std::make_unique<Comm>(world.transport(r), executor));
+  }
+  std::mutex mutex;
+  std::exception_ptr first;
+  int first_rank = -1;
+  const auto run = [&](int r) {
+    const RankScope rank(*contexts[static_cast<std::size_t>(r)]);
+    const CommScope comm(*comms[static_cast<std::size_t>(r)]);
+    try {
+      fn(*contexts[static_cast<std::size_t>(r)]);
+    } catch (...) {
+      const std::exception_ptr error = std::current_exception();
+      {
+        const std::lock_guard lock(mutex);
+        if (first == nullptr) {
+          first = error;
+          first_rank = r;
+        }
+      }
+      try {
+        std::rethrow_exception(error);
+      } catch (const std::exception& e) {
+        world.poison(r, e.what());
+      } catch (...) {
+        world.poison(r, "an exception that is no std::exception");
+      }
+    }
+  };
+  std::vector<std::thread> pool;
+  for (int r = 0; r < ranks; ++r) pool.emplace_back(run, r);
+  for (std::thread& thread : pool) thread.join();
+  if (first == nullptr) return;
+  try {
+    std::rethrow_exception(first);
+  } catch (const std::exception& e) {
+    fail("[rank {}] {}", first_rank, e.what());
+  }
+}
+
+}  // namespace sg::dist

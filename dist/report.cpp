@@ -1,0 +1,117 @@
+// The report: what the formula predicts beside what the ledger measured, of every rank.
+#include <algorithm>
+
+#include "dist/arrows.h"
+#include "dist/engine.h"
+
+namespace sg::dist {
+namespace {
+
+std::string megabytes(std::int64_t bytes) {
+  return bytes < 100'000 ? fmt::format("{} B", bytes) : fmt::format("{:.3f} MB", static_cast<double>(bytes) * 1e-6);
+}
+
+constexpr bool exact(Kind kind) {
+  return kind == Kind::parameters || kind == Kind::gradients || kind == Kind::optimizer;
+}
+
+}  // namespace
+
+Baseline Baseline::of(const Ledger& ledger) {
+  Baseline b;
+  for (int k = 0; k < kKinds; ++k) b.live[static_cast<std::size_t>(k)] = ledger.live(static_cast<Kind>(k));
+  b.traffic = ledger.traffic(Phase::training);
+  return b;
+}
+
+Prediction Engine::predict() const {
+  std::vector<const UnitLayout*> layouts;
+  for (const auto& unit : units_) layouts.push_back(unit.get());
+  const std::vector<UnitReads> reads =
+      dry_ ? dry_->reads(units_.size()) : std::vector<UnitReads>(units_.size());
+  std::vector<int> order;
+  if (dry_) order = dry_->use_order();
+  std::vector<std::int64_t> control{options_.accumulate + 1 + (wants_norm() ? ExactSum::kWords : 0)};
+  return dist::predict(plan_, layouts, reads, order, comm_.size(), options_.accumulate,
+                       optimizer_->state_slots(), options_.prefetch, control);
+}
+
+Report Engine::report() {
+  const Scoped phase(current_rank().phase, Phase::inspection);
+  const Ledger& ledger = current_rank().ledger();
+  const Prediction predicted = predict();
+  Report report;
+  report.plan = plan_.name;
+  report.ranks = comm_.size();
+  report.accumulate = options_.accumulate;
+  report.parameters = parameter_count();
+  report.units = static_cast<int>(units_.size());
+  report.steps = steps_;
+  for (int k = 0; k < kKinds; ++k) {
+    const std::size_t i = static_cast<std::size_t>(k);
+    const std::uint64_t mine =
+        static_cast<std::uint64_t>(ledger.peak(static_cast<Kind>(k)) - baseline_.live[i]);
+    for (const std::uint64_t bytes : exchange(comm_, "control", {&mine, 1})) {
+      report.bytes[i].measured.push_back(static_cast<std::int64_t>(bytes));
+      report.bytes[i].predicted.push_back(predicted.bytes[i]);
+    }
+  }
+  auto measured = ledger.traffic(Phase::training);
+  for (const auto& [name, flow] : predicted.traffic) measured.try_emplace(name);
+  for (const auto& [name, total] : measured) {
+    Report::Flow& flow = report.traffic[name];
+    if (const auto it = predicted.traffic.find(name); it != predicted.traffic.end())
+      flow.predicted = it->second;
+    Traffic sum = total;
+    if (const auto it = baseline_.traffic.find(name); it != baseline_.traffic.end())
+      sum = {total.calls - it->second.calls, total.bytes - it->second.bytes};
+    const std::int64_t steps = std::max<std::int64_t>(steps_, 1);
+    flow.even = sum.calls % steps == 0 && sum.bytes % steps == 0;
+    flow.measured = {sum.calls / steps, sum.bytes / steps};
+  }
+  return report;
+}
+
+bool Report::matches() const {
+  for (int k = 0; k < kKinds; ++k) {
+    const Bytes& b = bytes[static_cast<std::size_t>(k)];
+    if (exact(static_cast<Kind>(k)) && b.predicted != b.measured) return false;
+    if (static_cast<Kind>(k) == Kind::gathered)
+      for (std::size_t r = 0; r < b.measured.size(); ++r)
+        if (b.measured[r] > b.predicted[r]) return false;
+  }
+  return steps == 0 || std::all_of(traffic.begin(), traffic.end(), [](const auto& entry) {
+           return entry.second.even && entry.second.predicted == entry.second.measured;
+         });
+}
+
+std::string Report::text() const {
+  std::string out = fmt::format("{} on {} rank{}, {} micro-batch{} a step, {} parameters in {} units\n",
+                                plan, ranks, ranks == 1 ? "" : "s", accumulate,
+                                accumulate == 1 ? "" : "es", parameters, units);
+  out += fmt::format("  {:<28} {:>14} {:>14}\n", "bytes a rank, peak", "predicted", "measured");
+  for (int k = 0; k < kKinds; ++k) {
+    const Kind kind = static_cast<Kind>(k);
+    const Bytes& b = bytes[static_cast<std::size_t>(k)];
+    if (b.measured.empty()) continue;
+    const std::int64_t most = *std::max_element(b.measured.begin(), b.measured.end());
+    const bool bound = kind == Kind::gathered;
+    const bool ok = bound ? most <= b.predicted[0] : !exact(kind) || b.predicted == b.measured;
+    out += fmt::format("  {:<28} {:>14} {:>14}{}\n", name_of(kind),
+                       exact(kind) ? megabytes(b.predicted[0])
+                       : bound     ? "<= " + megabytes(b.predicted[0])
+                                   : std::string("-"),
+                       megabytes(most), ok ? "" : "  DIFFERS");
+  }
+  out += fmt::format("  {:<28} {:>14} {:>14}\n", "sent a rank and step", "predicted", "measured");
+  for (const auto& [name, flow] : traffic) {
+    const bool ok = steps == 0 || (flow.even && flow.predicted == flow.measured);
+    out += fmt::format("  {:<28} {:>14} {:>14}{}\n",
+                       fmt::format("{} ({} calls)", name, flow.measured.calls),
+                       megabytes(flow.predicted.bytes), megabytes(flow.measured.bytes),
+                       ok ? "" : "  DIFFERS");
+  }
+  return out;
+}
+
+}  // namespace sg::dist
