@@ -141,6 +141,13 @@ TEST(ExactSum, CarriesAndBorrowsTravelFar) {
   expect_bits(sum.value(), 0x1p1000);
   sum.add(-0x1p1000);
   expect_bits(sum.value(), -0x1p-1074);
+  // The same through merge.
+  sum.merge(sum_of({0x1p-1074}));
+  EXPECT_EQ(sum, ExactSum());
+  sum.merge(sum_of({-0x1p-1074}));
+  sum.merge(sum_of({0x1p1000}));
+  sum.merge(sum_of({-0x1p1000}));
+  expect_bits(sum.value(), -0x1p-1074);
 }
 
 TEST(ExactSum, InfinitiesAndNan) {

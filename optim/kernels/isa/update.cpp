@@ -1,5 +1,7 @@
 // Plain loops that the compiler vectorizes: one pass over memory. Non-temporal stores were slower,
-// since the lines are read in any case.
+// since the lines are read in any case. Prefetching in all streams is what the hardware does not
+// manage by itself: it took Adam from 0.84 to 1.0 of an in-place read-modify-write of as many
+// bytes, the squares from 0.55 to 0.7 of a plain read (bench/).
 #include "optim/kernels/update.h"
 
 #include <math.h>  // C's functions: an inline std:: one could be linked into code for older processors
@@ -15,11 +17,24 @@ inline T mean(T sum, const GradientScale<T>& scale) {
   return kDivide ? sum / scale.divisor : sum * scale.reciprocal;
 }
 
+constexpr std::int64_t kStep = 64;  // elements between prefetches
+static_assert(kStep == kSquaresBlock);
+
+/// Asks for the lines of kStep elements, `kAhead` bytes on; past the end of a span that is only a
+/// hint without effect.
+template <class T>
+inline void prefetch(const T* at) {
+  constexpr std::uintptr_t kAhead = 2048, kLine = 64;
+  const auto from = reinterpret_cast<std::uintptr_t>(at) + kAhead;
+  for (std::uintptr_t byte = 0; byte < kStep * sizeof(T); byte += kLine)
+    __builtin_prefetch(reinterpret_cast<const void*>(from + byte));
+}
+
 enum class Momentum { none, classic, nesterov };
 
-// Coefficients come by value: the stores to the spans then cannot be taken for changes of them.
 template <bool kDivide, Momentum kMomentum, class T>
-void sgd_loop(T* param, const T* grad, T* buffer, std::int64_t n, const SgdCoefficients<T> c) {
+inline void sgd_part(T* param, const T* grad, T* buffer, std::int64_t n,
+                     const SgdCoefficients<T>& c) {
 #pragma omp simd
   for (std::int64_t i = 0; i < n; ++i) {
     const T p = param[i];
@@ -33,11 +48,24 @@ void sgd_loop(T* param, const T* grad, T* buffer, std::int64_t n, const SgdCoeff
   }
 }
 
+// Coefficients come by value: the stores to the spans then cannot be taken for changes of them.
+template <bool kDivide, Momentum kMomentum, class T>
+void sgd_loop(T* param, const T* grad, T* buffer, std::int64_t n, const SgdCoefficients<T> c) {
+  std::int64_t i = 0;
+  for (; i + kStep <= n; i += kStep) {
+    prefetch(param + i);
+    prefetch(grad + i);
+    if constexpr (kMomentum != Momentum::none) prefetch(buffer + i);
+    sgd_part<kDivide, kMomentum>(param + i, grad + i, buffer + i, kStep, c);
+  }
+  sgd_part<kDivide, kMomentum>(param + i, grad + i, buffer + i, n - i, c);
+}
+
 template <class T>
 void sgd(T* param, const T* grad, T* buffer, std::int64_t n, const SgdCoefficients<T>& c) {
-  if (buffer == nullptr)
-    return c.scale.divide ? sgd_loop<true, Momentum::none>(param, grad, buffer, n, c)
-                          : sgd_loop<false, Momentum::none>(param, grad, buffer, n, c);
+  if (buffer == nullptr)  // never touched; `param` keeps the pointer arithmetic valid
+    return c.scale.divide ? sgd_loop<true, Momentum::none>(param, grad, param, n, c)
+                          : sgd_loop<false, Momentum::none>(param, grad, param, n, c);
   if (c.nesterov)
     return c.scale.divide ? sgd_loop<true, Momentum::nesterov>(param, grad, buffer, n, c)
                           : sgd_loop<false, Momentum::nesterov>(param, grad, buffer, n, c);
@@ -46,7 +74,8 @@ void sgd(T* param, const T* grad, T* buffer, std::int64_t n, const SgdCoefficien
 }
 
 template <bool kDivide, class T>
-void adam_loop(T* param, const T* grad, T* m, T* v, std::int64_t n, const AdamCoefficients<T> c) {
+inline void adam_part(T* param, const T* grad, T* m, T* v, std::int64_t n,
+                      const AdamCoefficients<T>& c) {
 #pragma omp simd
   for (std::int64_t i = 0; i < n; ++i) {
     const T p = param[i];
@@ -58,6 +87,19 @@ void adam_loop(T* param, const T* grad, T* m, T* v, std::int64_t n, const AdamCo
     // One division an element: step_size and the bias correction are folded into factors.
     param[i] = p * c.decay - (c.step_size * first) / (root(second) * c.root_scale + c.eps);
   }
+}
+
+template <bool kDivide, class T>
+void adam_loop(T* param, const T* grad, T* m, T* v, std::int64_t n, const AdamCoefficients<T> c) {
+  std::int64_t i = 0;
+  for (; i + kStep <= n; i += kStep) {
+    prefetch(param + i);
+    prefetch(grad + i);
+    prefetch(m + i);
+    prefetch(v + i);
+    adam_part<kDivide>(param + i, grad + i, m + i, v + i, kStep, c);
+  }
+  adam_part<kDivide>(param + i, grad + i, m + i, v + i, n - i, c);
 }
 
 template <class T>
@@ -83,8 +125,10 @@ inline double squares_of_block(const T* grad, const GradientScale<T>& scale) {
 
 template <bool kDivide, class T>
 void squares_loop(const T* grad, std::int64_t n, const GradientScale<T> scale, double* sums) {
-  for (; n >= kSquaresBlock; n -= kSquaresBlock, grad += kSquaresBlock)
+  for (; n >= kSquaresBlock; n -= kSquaresBlock, grad += kSquaresBlock) {
+    prefetch(grad);
     *sums++ = squares_of_block<kDivide>(grad, scale);
+  }
   if (n == 0) return;
   T padded[kSquaresBlock] = {};
   for (std::int64_t i = 0; i < n; ++i) padded[i] = grad[i];
