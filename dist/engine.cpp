@@ -43,7 +43,7 @@ Engine::Engine(std::shared_ptr<nn::Module> module, optim::OptimizerPtr optimizer
   hypers_.push_back(optimizer_->defaults());
 
   for (UnitLayout& layout :
-       make_units(module_->parameters(), comm_.size(), options_.unit_elements)) {
+       make_units(module_->named_parameters(), comm_.size(), options_.unit_elements)) {
     auto unit = std::make_unique<Unit>();
     static_cast<UnitLayout&>(*unit) = std::move(layout);
     unit->index = static_cast<int>(units_.size());

@@ -124,7 +124,7 @@ class Engine {
   Prediction predict() const;
   void barrier();
   Tensor whole(const Unit& unit, const Tensor& flat);
-  template <class Read>
+  using Read = std::function<void(std::int64_t first, void* out, std::int64_t count)>;
   void overwrite(Unit& unit, const Segment& segment, const Read& read);
   std::pair<Unit*, const Segment*> find(const std::string& name);
 
@@ -152,5 +152,12 @@ class Engine {
 
 std::unique_ptr<Engine> initialize(std::shared_ptr<nn::Module> module,
                                    optim::OptimizerPtr optimizer, EngineOptions options = {});
+/// For a module by value: a module is a handle, the engine and the caller have the same one.
+template <class M>
+  requires std::is_base_of_v<nn::Module, M>
+std::unique_ptr<Engine> initialize(const M& module, optim::OptimizerPtr optimizer,
+                                   EngineOptions options = {}) {
+  return initialize(nn::share(module), std::move(optimizer), std::move(options));
+}
 
 }  // namespace sg::dist

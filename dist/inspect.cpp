@@ -9,6 +9,7 @@
 #include "core/safetensors.h"
 #include "dist/arrows.h"
 #include "dist/engine.h"
+#include "nn/weights.h"
 
 namespace sg::dist {
 namespace {
@@ -72,7 +73,6 @@ Tensor Engine::full_state(const std::string& name, const std::string& state) {
 }
 
 // Overwrites the part of a parameter that this rank keeps, by `read(first element, span of bytes, count)`.
-template <class Read>
 void Engine::overwrite(Unit& unit, const Segment& segment, const Read& read) {
   comm_.quiesce();  // peers may still read the old values
   prefetcher_->drop();
@@ -103,21 +103,33 @@ void Engine::load_parameter(const std::string& name, const Tensor& value) {
 
 void Engine::load_weights(const std::string& path) {
   const SafetensorsFile file(path);
-  nn::check_weights(*module_, file);  // lists all that does not fit, before anything is changed
-  for (auto& unit : units_)
-    for (const Segment& segment : unit->segments)
-      overwrite(*unit, segment, [&](std::int64_t first, void* out, std::int64_t count) {
-        file.read(segment.name(), first, count, out, unit->dtype);
-      });
-  nn::load_buffers(*module_, file);
+  // Lists all that does not fit before anything is changed.
+  const std::vector<nn::Expected> expected = nn::expected_tensors(*module_);
+  const std::vector<std::string> found = nn::match_tensors(file, expected);
+  const std::vector<nn::NamedBuffer> buffers = module_->named_buffers();
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    if (found[i].empty()) continue;  // optional
+    const auto buffer = std::find_if(buffers.begin(), buffers.end(), [&](const auto& b) {
+      return b.name == expected[i].name;
+    });
+    if (buffer != buffers.end()) {
+      buffer->buffer.value().copy_from(file.read(found[i]));
+      continue;
+    }
+    const auto [unit, segment] = find(expected[i].name);
+    const DType dtype = unit->dtype;
+    overwrite(*unit, *segment, [&](std::int64_t first, void* out, std::int64_t count) {
+      file.read(found[i], first, count, out, dtype);
+    });
+  }
   barrier();
 }
 
 void Engine::save_weights(const std::string& path) {
   sync_buffers();
   std::vector<SafetensorsWriter::Declared> declared;
-  for (const nn::NamedTensor& entry : nn::state_entries(*module_))
-    declared.push_back({entry.name, entry.dtype, entry.shape});
+  for (const nn::Expected& e : nn::expected_tensors(*module_))
+    declared.push_back({e.name, e.dtype, e.shape});
   std::unique_ptr<SafetensorsWriter> writer;
   if (comm_.rank() == 0) writer = std::make_unique<SafetensorsWriter>(path, declared);
   for (auto& unit : units_) {
@@ -127,8 +139,7 @@ void Engine::save_weights(const std::string& path) {
       writer->write(segment.name(), segment.view_of(full));
   }
   if (writer != nullptr) {
-    for (const nn::NamedBuffer& buffer : module_->named_buffers())
-      writer->write(buffer.name, buffer.tensor);
+    for (const nn::NamedBuffer& b : module_->named_buffers()) writer->write(b.name, b.buffer.value());
     writer->finish();
   }
   barrier();
@@ -161,8 +172,10 @@ std::vector<std::int64_t> Engine::sum_over_ranks(const std::vector<std::int64_t>
 void Engine::sync_buffers() {
   const Scoped phase(current_rank().phase, Phase::evaluation);
   const Scoped kind(current_rank().kind, Kind::buffers);
-  for (const nn::NamedBuffer& buffer : module_->named_buffers()) {
-    const Tensor mine = buffer.tensor.to(is_floating(buffer.tensor.dtype()) ? DType::f64 : DType::i64);
+  for (const nn::NamedBuffer& named : module_->named_buffers()) {
+    const Tensor& buffer = named.buffer.value();
+    if (!buffer.defined()) continue;
+    const Tensor mine = buffer.to(is_floating(buffer.dtype()) ? DType::f64 : DType::i64);
     const std::size_t n = static_cast<std::size_t>(mine.numel());
     const auto all = exchange(comm_, "control", {static_cast<const std::uint64_t*>(mine.raw_data()), n});
     const Tensor value = Tensor::zeros(mine.shape(), mine.dtype(), kCpu);
@@ -173,7 +186,7 @@ void Engine::sync_buffers() {
     } else {
       std::memcpy(value.raw_data(), all.data(), n * sizeof(std::uint64_t));
     }
-    buffer.tensor.copy_from(value);
+    buffer.copy_from(value);
   }
 }
 

@@ -1,6 +1,7 @@
 // The report: what the formula predicts beside what the ledger measured, of every rank.
 #include <algorithm>
 
+#include "core/exact_sum.h"
 #include "dist/arrows.h"
 #include "dist/engine.h"
 

@@ -28,12 +28,13 @@ struct Atom {
 
 }  // namespace
 
-std::vector<UnitLayout> make_units(const std::vector<nn::Parameter>& parameters, int ranks,
+std::vector<UnitLayout> make_units(const std::vector<nn::NamedParameter>& parameters, int ranks,
                                    std::int64_t target) {
   SG_CHECK(target >= 0, "[units] unit_elements must not be negative, got {}", target);
   std::vector<Atom> atoms;
   std::int64_t total = 0;
-  for (const nn::Parameter& p : parameters) {
+  for (const nn::NamedParameter& named : parameters) {
+    const nn::Parameter& p = named.parameter;
     SG_CHECK(p.dtype() == DType::f32 || p.dtype() == DType::f64,
              "[units] {} is {}; units are f32 or f64, convert the module with to()", p.name(),
              name_of(p.dtype()));

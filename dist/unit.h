@@ -24,7 +24,7 @@
 #include "core/tensor.h"
 #include "dist/comm/comm.h"
 #include "dist/plan.h"
-#include "nn/parameter.h"
+#include "nn/module.h"
 
 namespace sg::dist {
 
@@ -66,7 +66,7 @@ struct UnitLayout {
 /// Groups parameters into units. The layer (the module that owns parameters) is the atom; neighbours of one dtype and one
 /// trainability are merged while the unit stays below `target` elements (0: a twentieth of the model, at most 2^25, so
 /// that a small model still has several). All plans and all ranks get the same units. 16-bit parameters are an error.
-std::vector<UnitLayout> make_units(const std::vector<nn::Parameter>& parameters, int ranks,
+std::vector<UnitLayout> make_units(const std::vector<nn::NamedParameter>& parameters, int ranks,
                                    std::int64_t target);
 
 struct Unit : UnitLayout {
