@@ -1,0 +1,220 @@
+#include "data/loader.h"
+
+#include <atomic>
+#include <utility>
+
+#include "core/check.h"
+
+namespace sg::data {
+namespace {
+
+DatasetPtr checked(DatasetPtr set) {
+  SG_CHECK(set, "[loader] no data set: the pointer is null");
+  set->validate();
+  return set;
+}
+
+SamplerOptions sampler_options(std::int64_t size, const LoaderOptions& o) {
+  return {.size = size,
+          .batch_size = o.batch_size,
+          .accumulate = o.accumulate,
+          .rank = o.rank,
+          .ranks = o.ranks,
+          .seed = o.seed,
+          .shuffle = o.shuffle,
+          .tail = o.tail};
+}
+
+std::int64_t depth_of(const LoaderOptions& o) {
+  if (o.prefetch == LoaderOptions::kAuto)
+    return available_cores() > o.ranks * current_rank().threads ? 2 : 0;
+  SG_CHECK(o.prefetch >= 0, "[loader] prefetch depth {}; use 0 (none) or more", o.prefetch);
+  return o.prefetch;
+}
+
+}  // namespace
+
+LoaderOptions evaluation(std::int64_t batch_size) {
+  return {.batch_size = batch_size, .shuffle = false, .tail = Tail::pad};
+}
+
+Loader::Loader(DatasetPtr set, const LoaderOptions& options)
+    : set_(checked(std::move(set))),
+      options_(options),
+      normalizer_(options.dtype, options.mean, options.deviation),
+      slots_(static_cast<std::size_t>(depth_of(options)) + 1),
+      sampler_(sampler_options(set_->size(), options)),
+      samples_(static_cast<std::size_t>(sampler_.micro_batch())),
+      image_(static_cast<std::size_t>(set_->image_size())) {
+  SG_CHECK(options_.augment.crop >= 0, "[loader] crop padding of {} pixels; use 0 (none) or more",
+           options_.augment.crop);
+  for (Slot& slot : slots_) make_tensors(slot);
+}
+
+Loader::~Loader() {
+  if (!thread_.joinable()) return;
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  room_.notify_one();
+  thread_.join();
+}
+
+void Loader::make_tensors(Slot& slot) const {
+  const Scoped kind(current_rank().kind, Kind::buffers);
+  const std::int64_t b = sampler_.micro_batch();
+  Batch& batch = slot.batch;
+  batch.images = Tensor::empty({b, set_->channels, set_->height, set_->width}, options_.dtype);
+  batch.labels = Tensor::empty({b}, DType::i64);
+  batch.images.storage()->label = "images";
+  batch.labels.storage()->label = "labels";
+  const bool bytes = !batch.images.is_meta();
+  slot.images = bytes ? batch.images.raw_data() : nullptr;
+  slot.labels = bytes ? batch.labels.data<std::int64_t>() : nullptr;
+}
+
+bool Loader::shared(const Slot& slot) const {
+  if (slot.batch.images.storage().use_count() == 1 &&
+      slot.batch.labels.storage().use_count() == 1) {
+    // The count does not order another thread's last read of the bytes before our next write; this
+    // does.
+    std::atomic_thread_fence(std::memory_order_acquire);
+    return false;
+  }
+  return true;
+}
+
+Position Loader::position_of(std::int64_t index) const {
+  const std::int64_t step = index / options_.accumulate;
+  return {.epoch = step / steps_per_epoch(),
+          .step = step % steps_per_epoch(),
+          .micro = static_cast<int>(index % options_.accumulate)};
+}
+
+void Loader::fill(Slot& slot, std::int64_t index) {
+  Batch& batch = slot.batch;
+  batch.position = position_of(index);
+  const auto [epoch, step, micro] = batch.position;
+  const Slice slice = sampler_.samples(epoch, step, micro, samples_);
+  batch.first = slice.first;
+  batch.valid = slice.valid;
+  if (slot.images == nullptr) return;
+
+  const bool change = options_.augment.any() || options_.transform;
+  const std::size_t stride = image_.size() * size_of(options_.dtype);
+  auto* out = static_cast<std::byte*>(slot.images);
+  for (std::size_t i = 0; i < samples_.size(); ++i, out += stride) {
+    const std::int64_t sample = samples_[i];
+    slot.labels[i] = set_->labels[static_cast<std::size_t>(sample)];
+    if (!change) {
+      normalizer_(set_->image(sample), out);
+      continue;
+    }
+    augment(options_.augment, *set_, sample, epoch, options_.seed, image_);
+    if (options_.transform) options_.transform(image_, sample, epoch);
+    normalizer_(image_, out);
+  }
+}
+
+void Loader::run() {
+  const auto depth = static_cast<std::int64_t>(slots_.size()) - 1;
+  std::unique_lock lock(mutex_);
+  while (true) {
+    // No deadline here: the consumer may compute for as long as it likes, and its destructor ends
+    // this wait.
+    room_.wait(lock, [&] { return stop_ || (ready_ < depth && !error_); });
+    if (stop_) return;
+    Slot& target = slot(head_ + ready_);
+    const std::int64_t index = cursor_;
+    filling_ = true;
+    lock.unlock();
+    std::exception_ptr error;
+    try {
+      fill(target, index);
+    } catch (...) {
+      error = std::current_exception();
+    }
+    lock.lock();
+    filling_ = false;
+    if (error) {
+      error_ = error;
+    } else {
+      ++ready_;
+      ++cursor_;
+    }
+    news_.notify_one();
+  }
+}
+
+template <class Ready>
+void Loader::wait(std::unique_lock<std::mutex>& lock, Ready ready) {
+  if (options_.deadline.count() == 0) {
+    news_.wait(lock, ready);
+    return;
+  }
+  if (news_.wait_for(lock, options_.deadline, ready)) return;
+  const auto [epoch, step, micro] = position_of(cursor_);
+  fail(
+      "[loader] rank {} waited {} s for its background thread to prepare micro-batch {} of step {} "
+      "in epoch {} of {}; if the transform takes that long, raise LoaderOptions::deadline (0: no "
+      "deadline)",
+      options_.rank, static_cast<double>(options_.deadline.count()) / 1000, micro, step, epoch,
+      set_->name);
+}
+
+const Batch& Loader::next() {
+  if (slots_.size() == 1) {
+    Slot& only = slots_.front();
+    if (shared(only)) make_tensors(only);
+    fill(only, next_);
+    ++next_;
+    return only.batch;
+  }
+  // The slot handed out last goes back into the ring, as long as nobody else holds its tensors.
+  Slot& last = slot(head_ + static_cast<std::int64_t>(slots_.size()) - 1);
+  if (shared(last)) make_tensors(last);
+  if (!thread_.joinable()) thread_ = std::thread(&Loader::run, this);
+
+  std::unique_lock lock(mutex_);
+  wait(lock, [&] { return ready_ > 0 || error_; });
+  if (ready_ == 0) std::rethrow_exception(error_);
+  Slot& ready = slot(head_);
+  ++head_;
+  --ready_;
+  ++next_;
+  lock.unlock();
+  room_.notify_one();
+  return ready.batch;
+}
+
+Position Loader::position() const { return position_of(next_); }
+
+void Loader::seek(const Position& p) {
+  SG_CHECK(p.epoch >= 0 && p.step >= 0 && p.step < steps_per_epoch() && p.micro >= 0 &&
+               p.micro < options_.accumulate,
+           "[loader] cannot go to epoch {}, step {}, micro-batch {}: an epoch has {} steps of {} "
+           "micro-batches, and all count from 0",
+           p.epoch, p.step, p.micro, steps_per_epoch(), options_.accumulate);
+  std::unique_lock lock(mutex_);
+  // What is being filled is filled for the old place: it must not be counted later.
+  wait(lock, [&] { return !filling_; });
+  next_ = cursor_ = (p.epoch * steps_per_epoch() + p.step) * options_.accumulate + p.micro;
+  ready_ = 0;
+  error_ = nullptr;
+  lock.unlock();
+  room_.notify_one();
+}
+
+Loader::Epoch Loader::epoch(std::int64_t epoch, std::int64_t first_step) {
+  const Position start{.epoch = epoch, .step = first_step};
+  if (start != position()) seek(start);
+  return {this, start};
+}
+
+Loader::Epoch::Iterator Loader::Epoch::begin() const {
+  if (loader_->position() != start_) loader_->seek(start_);
+  return {loader_, (loader_->steps_per_epoch() - start_.step) * loader_->options_.accumulate};
+}
+
+}  // namespace sg::data

@@ -1,0 +1,86 @@
+// What the tests of room data share.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/check.h"
+#include "core/rng.h"
+#include "data/dataset.h"
+
+namespace sg::data {
+
+/// A fresh folder that is deleted at the end.
+class TempFolder {
+ public:
+  TempFolder() {
+    std::string name = (std::filesystem::temp_directory_path() / "shardgrad-XXXXXX").string();
+    if (mkdtemp(name.data()) == nullptr) fail("cannot make a folder like {}", name);
+    path_ = name;
+  }
+  ~TempFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  TempFolder(const TempFolder&) = delete;
+  TempFolder& operator=(const TempFolder&) = delete;
+  std::string path() const { return path_.string(); }
+  std::string operator/(const std::string& name) const { return (path_ / name).string(); }
+
+ private:
+  std::filesystem::path path_;
+};
+
+inline std::string read_text(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+inline void write_text(const std::string& path, const std::string& text) {
+  std::ofstream(path, std::ios::binary) << text;
+}
+
+/// The text of the sg::Error that `f` throws; fails the test if it throws none.
+template <class F>
+std::string error_of(F&& f) {
+  try {
+    f();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  ADD_FAILURE() << "no sg::Error was thrown";
+  return "";
+}
+
+inline void expect_contains(const std::string& text, const std::string& part) {
+  EXPECT_NE(text.find(part), std::string::npos) << "'" << part << "' is not in: " << text;
+}
+
+/// `size` images whose first four bytes are the sample's number and whose other bytes are noise;
+/// label = number mod 10.
+inline std::shared_ptr<Dataset> numbered_set(std::int64_t size, std::int64_t height = 32,
+                                             std::int64_t width = 32) {
+  auto set = std::make_shared<Dataset>();
+  set->name = "numbered";
+  set->height = height;
+  set->width = width;
+  set->classes.assign(10, "class");
+  for (std::int64_t i = 0; i < size; ++i) {
+    set->labels.push_back(static_cast<std::uint8_t>(i % 10));
+    for (std::int64_t j = 0; j < set->image_size(); ++j) {
+      const auto noise = philox(1, static_cast<std::uint64_t>(j), static_cast<std::uint64_t>(i))[0];
+      set->images.push_back(static_cast<std::uint8_t>(j < 4 ? i >> (8 * j) : noise));
+    }
+  }
+  return set;
+}
+
+}  // namespace sg::data
