@@ -1,0 +1,151 @@
+#include "examples/cifar/train.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "autograd/ops.h"
+#include "core/rng.h"
+#include "data/loader.h"
+#include "dist/launch.h"
+#include "examples/cifar/nets.h"
+#include "examples/common/progress.h"
+
+namespace sg::cifar {
+namespace {
+
+using examples::Clock;
+using examples::Progress;
+
+/// What rank 0 prints and records of the steps; on the other ranks it only counts.
+class Log {
+ public:
+  Log(const Options& o, const dist::Plan& plan, std::int64_t total, std::int64_t steps_per_epoch,
+      bool speaks, Metrics* metrics)
+      : o_(o), plan_(plan.name), per_epoch_(steps_per_epoch), total_(total), speaks_(speaks),
+        metrics_(speaks ? metrics : nullptr),
+        progress_(std::string(plan.name), total, o.batch_size, speaks) {
+    if (speaks) steps_.reserve(static_cast<std::size_t>(std::min<std::int64_t>(total, 1 << 20)));
+  }
+
+  void step(const dist::Engine& engine, Clock::time_point start) {
+    if (!speaks_) return;
+    const Clock::time_point now = Clock::now();
+    steps_.push_back({.loss = engine.loss(), .grad_norm = engine.grad_norm(),
+                      .lr = engine.learning_rate(),
+                      .seconds = std::chrono::duration<double>(now - start).count()});
+    progress_.update(engine.steps(), now);
+    sum_ += engine.loss();
+    ++count_;
+    if (engine.steps() % o_.log_interval == 0 || engine.steps() == total_) flush();
+  }
+
+  /// Prints `[epoch, step] loss`, the mean since the last such line.
+  void flush() {
+    if (count_ == 0) return;
+    const std::int64_t last = std::ssize(steps_) - 1;
+    progress_.line(fmt::format("[{}, {:5}] loss: {:.3f}", last / per_epoch_ + 1,
+                               last % per_epoch_ + 1, sum_ / static_cast<double>(count_)));
+    if (metrics_ != nullptr)
+      metrics_->write_steps(plan_, o_.batch_size,
+                            std::span(steps_).subspan(static_cast<std::size_t>(written_)), written_);
+    written_ = std::ssize(steps_);
+    sum_ = 0;
+    count_ = 0;
+  }
+
+  std::vector<StepRecord> take() { return std::move(steps_); }
+
+ private:
+  const Options& o_;
+  const std::string_view plan_;
+  const std::int64_t per_epoch_, total_;
+  const bool speaks_;
+  Metrics* const metrics_;
+  Progress progress_;
+  std::vector<StepRecord> steps_;
+  std::int64_t written_ = 0, count_ = 0;
+  double sum_ = 0;
+};
+
+/// A digest of every bit of every parameter, in order. Collective.
+std::uint64_t digest_of_weights(dist::Engine& engine) {
+  std::uint64_t digest = 0;
+  for (const auto& unit : engine.units())
+    for (const dist::Segment& segment : unit->segments) {
+      const Tensor value = engine.full_parameter(segment.name()).contiguous();
+      const std::string_view bytes(static_cast<const char*>(value.raw_data()),
+                                   static_cast<std::size_t>(value.bytes()));
+      digest = mix_keys(digest, name_key(bytes));
+    }
+  return digest;
+}
+
+void print_summary(const Options& o, const Result& result) {
+  if (result.steps.empty()) return;
+  double seconds = 0;
+  for (const StepRecord& step : result.steps) seconds += step.seconds;
+  const std::int64_t samples = o.batch_size * std::ssize(result.steps);
+  fmt::print("{} steps in {:.2f} s: {} samples/s; median step {:.3f} ms\n",
+             examples::thousands(std::ssize(result.steps)), seconds,
+             examples::thousands(std::llround(static_cast<double>(samples) / seconds)),
+             result.seconds_per_step() * 1e3);
+}
+
+}  // namespace
+
+double Result::seconds_per_step() const {
+  if (steps.empty()) return 0;
+  std::vector<double> seconds;
+  for (const StepRecord& step : steps) seconds.push_back(step.seconds);
+  std::sort(seconds.begin(), seconds.end());
+  const std::size_t n = seconds.size();
+  return (seconds[(n - 1) / 2] + seconds[n / 2]) / 2;
+}
+
+Result train(const Options& o, const dist::Plan& plan, const data::Splits& data, Metrics* metrics,
+             bool save_weights) {
+  Result result;
+  const std::int64_t total = steps_to_train(o, data.train->size());
+
+  dist::launch_ranks(o.ranks, [&](Rank& rank) {
+    const bool speaks = rank.index == 0;
+    auto engine = dist::initialize(make_net(o.net, o.checkpoint_activations, o.element_type()),
+                                   make_optimizer(o), engine_options(o, plan, total));
+    if (!o.init.empty()) engine->load_weights(o.init);
+    data::Loader loader(data.train, loader_options(o));
+    Log log(o, plan, total, loader.steps_per_epoch(), speaks, metrics);
+
+    while (engine->steps() < total && !engine->stop_requested()) {
+      const Clock::time_point start = Clock::now();
+      for (int a = 0; a < o.accumulate; ++a) {
+        const data::Batch& batch = loader.next();
+        engine->backward(cross_entropy((*engine)(batch.images), batch.labels));
+      }
+      if (dist::stop_signalled()) engine->request_stop();
+      engine->step();
+      log.step(*engine, start);
+      SG_CHECK(std::isfinite(engine->loss()),
+               "[train] the loss is {} at step {}; try a smaller --lr, or --clip-norm 1",
+               engine->loss(), engine->steps());
+    }
+
+    const bool interrupted = engine->stop_requested();
+    dist::Report report = engine->report();
+    const std::uint64_t weights = digest_of_weights(*engine);
+    if (save_weights) engine->save_weights(o.save_weights);
+    // Weights that nobody trained or loaded are not worth testing.
+    std::optional<Accuracy> accuracy;
+    if (o.evaluate && !interrupted && (total > 0 || !o.init.empty()))
+      accuracy = evaluate(*engine, data.test, o.element_type());
+    if (!speaks) return;
+    log.flush();
+    result = {log.take(), std::move(report), weights, std::move(accuracy), interrupted};
+    print_summary(o, result);
+  }, launch_options(o));
+  return result;
+}
+
+}  // namespace sg::cifar

@@ -1,0 +1,197 @@
+#include "examples/common/options.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <utility>
+
+#include "dist/plan.h"
+#include "optim/adam.h"
+#include "optim/sgd.h"
+
+namespace sg::examples {
+namespace {
+
+constexpr int kMostRanks = 1024;  // each is a thread; more is a typing error
+constexpr std::string_view kOptimizers[] = {"sgd", "adam", "adamw"};
+constexpr std::string_view kExecutors[] = {"auto", "inline", "thread"};
+
+// Levenshtein's distance, for "did you mean".
+std::size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    std::size_t diagonal = std::exchange(row[0], i);
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      const std::size_t change = diagonal + (a[i - 1] != b[j - 1]);
+      diagonal = std::exchange(row[j], std::min({row[j] + 1, row[j - 1] + 1, change}));
+    }
+  }
+  return row[b.size()];
+}
+
+std::string_view nearest(std::string_view word, std::span<const std::string_view> choices) {
+  return *std::min_element(choices.begin(), choices.end(), [&](auto a, auto b) {
+    return edit_distance(word, a) < edit_distance(word, b);
+  });
+}
+
+/// CLI11's complaint in one line, with the nearest option where the name is unknown.
+std::string usage_message(const CLI::App& app, const CLI::ParseError& error) {
+  const std::string see = fmt::format("`{} --help` lists the options", app.get_name());
+  const std::vector<std::string> rest = app.remaining();
+  if (dynamic_cast<const CLI::ExtrasError*>(&error) == nullptr || rest.empty())
+    return fmt::format("{}; {}", error.what(), see);
+  const std::string unknown = rest.front().substr(0, rest.front().find('='));
+  if (!unknown.starts_with("-"))
+    return fmt::format("unexpected argument '{}': every value follows its option; {}", unknown, see);
+  std::vector<std::string> names;
+  for (const CLI::Option* option : app.get_options()) names.push_back(option->get_name());
+  const std::vector<std::string_view> views(names.begin(), names.end());
+  return fmt::format("there is no option {}; did you mean {}? ({})", unknown,
+                     nearest(unknown, views), see);
+}
+
+void check_batch(TrainOptions& o, bool given) {
+  const std::int64_t slices = std::int64_t{o.ranks} * o.accumulate;
+  if (!given) o.batch_size = 16 * slices;
+  SG_CHECK(o.batch_size >= 1, "--batch-size {}: a step needs at least one sample; use a multiple "
+           "of ranks x accumulate = {}", o.batch_size, slices);
+  if (o.batch_size % slices == 0) return;
+  const std::int64_t below = o.batch_size / slices * slices;
+  const std::string sizes = below > 0 ? fmt::format("{} or {}", below, below + slices)
+                                      : fmt::format("{}", below + slices);
+  fail("--batch-size {}: {} ranks x {} micro-batches need equal whole micro-batches; the nearest "
+       "sizes that work: {}", o.batch_size, o.ranks, o.accumulate, sizes);
+}
+
+void check_plan(const TrainOptions& o, bool by_stage, Plans plans) {
+  std::vector<std::string_view> names;
+  for (const dist::Plan& plan : dist::plans()) names.push_back(plan.name);
+  const bool number = o.plan.size() == 1 && o.plan >= "0" && o.plan <= "3";
+  SG_CHECK(number || !by_stage,
+           "--stage {}: use DeepSpeed's number of the plan: 0 (ddp), 1, 2 or 3 (zero1 to zero3)",
+           o.plan);
+  if (plans == Plans::all_too) names.push_back("all");
+  if (!number) check_choice("--plan", o.plan, names);
+}
+
+void check(TrainOptions& o, bool batch_given) {
+  SG_CHECK(o.ranks >= 1, "--ranks {}: there must be at least one rank; use --ranks 1 or more",
+           o.ranks);
+  SG_CHECK(o.ranks <= kMostRanks, "--ranks {}: each rank is a thread; use at most {}", o.ranks,
+           kMostRanks);
+  SG_CHECK(o.accumulate >= 1 && o.accumulate <= 1'000'000,
+           "--accumulate {}: use 1 (none) to 1000000 micro-batches", o.accumulate);
+  check_batch(o, batch_given);
+  SG_CHECK(o.threads >= 0 && o.threads <= kMostRanks,
+           "--threads {}: use 1 to {} compute threads a rank", o.threads, kMostRanks);
+  if (o.threads == 0) o.threads = dist::default_threads(o.ranks);
+  SG_CHECK(!o.steps || *o.steps >= 0, "--steps {}: use 0 (no training) or more",
+           o.steps.value_or(0));
+  SG_CHECK(std::isfinite(o.clip_norm) && o.clip_norm >= 0,
+           "--clip-norm {}: use a positive norm, or 0 for no clipping", o.clip_norm);
+  check_choice("--optimizer", o.optimizer, kOptimizers);
+  check_choice("--executor", o.executor, kExecutors);
+  SG_CHECK(!o.momentum || o.optimizer == "sgd",
+           "--momentum: {} has no momentum of that name; use --optimizer sgd, or leave it out",
+           o.optimizer);
+  make_optimizer(o);  // throws what the optimizer says of its hyperparameters
+}
+
+}  // namespace
+
+void add_options(CLI::App& app, TrainOptions& o, Plans plans) {
+  app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+  app.add_option("--ranks", o.ranks, "ranks, threads of this process (1)");
+  auto* plan = app.add_option("--plan", o.plan,
+                              fmt::format("ddp, zero1, zero2, zero3{} (ddp)",
+                                          plans == Plans::one ? "" : ", or all, one after the other"));
+  auto* stage = app.add_option("--stage", o.plan, "the plan by DeepSpeed's number, 0 to 3");
+  stage->excludes(plan);
+  app.add_option("--batch-size", o.batch_size,
+                 "samples of one optimizer step, over all ranks and micro-batches (16 for each)");
+  app.add_option("--accumulate", o.accumulate, "micro-batches a rank and step (1)");
+  app.add_option("--steps", o.steps, "optimizer steps; 0 trains nothing");
+  app.add_option("--threads", o.threads, "compute threads a rank (cores / ranks)")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--seed", o.seed, "of initial weights, order and augmentation (0)");
+  app.add_option("--optimizer", o.optimizer, "sgd, adam or adamw (adam)");
+  app.add_option("--lr", o.lr, "learning rate (0.001)");
+  app.add_option("--momentum", o.momentum, "of sgd (0)");
+  app.add_option("--weight-decay", o.weight_decay, "of every parameter (0; adamw: 0.01)");
+  app.add_option("--clip-norm", o.clip_norm, "largest global norm of the gradients (0: no limit)");
+  app.add_option("--executor", o.executor,
+                 "who runs collectives: inline, thread (a comm thread a rank) or auto (auto)");
+  app.add_flag("!--no-prefetch", o.prefetch, "zero3: gather each unit only when it is used");
+}
+
+void parse(CLI::App& app, TrainOptions& options, int argc, char** argv, Plans plans) {
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    fmt::print("{}", app.help());
+    std::exit(0);
+  } catch (const CLI::ParseError& error) {
+    throw InputError(usage_message(app, error));
+  }
+  checked_input([&] {
+    check_plan(options, app.count("--stage") > 0, plans);
+    check(options, app.count("--batch-size") > 0);
+  });
+}
+
+optim::OptimizerPtr make_optimizer(const TrainOptions& o) {
+  if (o.optimizer == "sgd")
+    return optim::sgd({.lr = o.lr, .momentum = o.momentum.value_or(0),
+                       .weight_decay = o.weight_decay.value_or(0)});
+  if (o.optimizer == "adam")
+    return optim::adam({.lr = o.lr, .weight_decay = o.weight_decay.value_or(0)});
+  optim::AdamWOptions adamw{.lr = o.lr};
+  adamw.weight_decay = o.weight_decay.value_or(adamw.weight_decay);
+  return optim::adamw(adamw);
+}
+
+dist::LaunchOptions launch_options(const TrainOptions& o) {
+  dist::LaunchOptions launch{.threads = o.threads, .seed = o.seed};
+  if (o.executor != "auto")
+    launch.executor =
+        o.executor == "thread" ? dist::Executor::thread : dist::Executor::inlined;
+  return launch;
+}
+
+dist::EngineOptions engine_options(const TrainOptions& o, std::string_view plan) {
+  return {.plan = std::string(plan),
+          .accumulate = o.accumulate,
+          .clip_norm = o.clip_norm,
+          .prefetch = o.prefetch};
+}
+
+void check_choice(std::string_view option, std::string_view value,
+                  std::span<const std::string_view> choices) {
+  if (std::find(choices.begin(), choices.end(), value) != choices.end()) return;
+  fail("{} {}: there is none of that name; did you mean {}? ({})", option, value,
+       nearest(value, choices), fmt::join(choices, ", "));
+}
+
+int run_program(std::string_view name, const std::function<int()>& body) {
+  const auto say = [&](std::string_view prefix, std::string message) {
+    std::replace(message.begin(), message.end(), '\n', ' ');
+    std::fflush(stdout);
+    fmt::print(stderr, "{}: {}{}\n", name, prefix, message);
+  };
+  try {
+    return body();
+  } catch (const InputError& error) {
+    say("", error.what());
+    return kInputErrorStatus;
+  } catch (const std::exception& error) {
+    say("failed: ", error.what());
+    return 1;
+  }
+}
+
+}  // namespace sg::examples

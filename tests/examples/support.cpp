@@ -1,0 +1,154 @@
+#include "tests/examples/support.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <fstream>
+#include <sstream>
+
+#include "data/cifar10.h"
+#include "data/synthetic.h"
+
+namespace sg::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string read_text(const fs::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  std::ostringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+int open_new(const fs::path& file) {
+  return ::open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+}
+
+fs::path process_folder() {
+  static const fs::path folder = [] {
+    const fs::path made = fs::temp_directory_path() / fmt::format("shardgrad-examples-{}", getpid());
+    fs::remove_all(made);
+    fs::create_directories(made);
+    return made;
+  }();
+  return folder;
+}
+
+/// Takes the folder away after the last test.
+class CleanUp : public testing::Environment {
+ public:
+  void TearDown() override { fs::remove_all(process_folder()); }
+};
+[[maybe_unused]] const auto* const clean_up = testing::AddGlobalTestEnvironment(new CleanUp);
+
+}  // namespace
+
+Process::Process(const std::string& program, const std::string& arguments) {
+  static std::atomic<int> count{0};
+  const int number = ++count;
+  out_ = process_folder() / fmt::format("{}.out", number);
+  err_ = process_folder() / fmt::format("{}.err", number);
+  std::vector<std::string> words{std::string(SG_BINARY_DIR) + "/" + program};
+  std::istringstream stream(arguments);
+  for (std::string word; stream >> word;) words.push_back(word);
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+
+  const int out = open_new(out_), err = open_new(err_), in = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+  pid_ = fork();
+  if (pid_ == 0) {
+    dup2(in, STDIN_FILENO);
+    dup2(out, STDOUT_FILENO);
+    dup2(err, STDERR_FILENO);
+    execv(argv[0], argv.data());
+    _exit(127);
+  }
+  for (const int descriptor : {in, out, err}) ::close(descriptor);
+}
+
+Process::~Process() {
+  if (pid_ <= 0) return;
+  kill(pid_, SIGKILL);
+  waitpid(pid_, nullptr, 0);
+}
+
+std::string Process::out() const { return read_text(out_); }
+
+void Process::signal(int number) const { kill(pid_, number); }
+
+Outcome Process::wait() {
+  int status = 0;
+  waitpid(pid_, &status, 0);
+  pid_ = -1;
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), read_text(out_),
+          read_text(err_)};
+}
+
+Outcome run(const std::string& program, const std::string& arguments) {
+  return Process(program, arguments).wait();
+}
+
+fs::path scratch(const std::string& name) {
+  static std::string last;
+  const auto* test = testing::UnitTest::GetInstance()->current_test_info();
+  std::string key = fmt::format("{}.{}", test->test_suite_name(), test->name());
+  for (char& c : key)
+    if (c == '/') c = '_';
+  const fs::path folder = process_folder() / key;
+  if (last != key) fs::remove_all(folder);
+  last = key;
+  fs::create_directories(folder);
+  return name.empty() ? folder : folder / name;
+}
+
+std::string small_data() {
+  static const std::string folder = [] {
+    const fs::path made = process_folder() / "data";
+    data::write_cifar10(made.string(), data::synthetic({.train = 640, .test = 203, .seed = 5}));
+    return made.string();
+  }();
+  return folder;
+}
+
+std::string MetricsFile::bits(const std::string& plan) const {
+  std::string all;
+  for (const auto& step : steps)
+    if (step.at("plan") == plan) all += step.at("loss_bits").get<std::string>() + " ";
+  return all;
+}
+
+std::vector<std::string> MetricsFile::plans() const {
+  std::vector<std::string> names;
+  for (const auto& summary : summaries) names.push_back(summary.at("plan"));
+  return names;
+}
+
+MetricsFile read_metrics(const fs::path& file) {
+  MetricsFile metrics;
+  std::ifstream in(file);
+  for (std::string line; std::getline(in, line);) {
+    const nlohmann::json json = nlohmann::json::parse(line);
+    if (json.contains("summary")) {
+      metrics.summaries.push_back(json.at("summary"));
+    } else {
+      EXPECT_TRUE(metrics.summaries.empty()) << "a step after a summary: " << line;
+      metrics.steps.push_back(json);
+    }
+  }
+  return metrics;
+}
+
+MetricsFile train(const std::string& arguments) {
+  const fs::path file = scratch("metrics.jsonl");
+  const std::string all = fmt::format("--data {} --metrics {} {}", small_data(), file.string(), arguments);
+  const Outcome outcome = run("cifar", all);
+  EXPECT_EQ(outcome.status, 0) << "cifar " << all << "\n" << outcome.out << outcome.err;
+  return read_metrics(file);
+}
+
+}  // namespace sg::test
