@@ -48,6 +48,7 @@ void Segment::refill() {
   Scoped mode(tls_refilling, true);
   Scoped own(refilling_this_, true);
   Scoped state(current_rank().state, state_);
+  const EnableGrad enable;  // ops decide by requires_grad() what they save
   fn_(inputs);
   SG_CHECK(static_cast<int>(slots_.size()) == count_,
            "[checkpoint] recomputation saved {} values, the first forward {}: the function must "

@@ -46,5 +46,7 @@ bool grad_enabled() { return tls_grad_enabled; }
 
 NoGrad::NoGrad() : previous_(std::exchange(tls_grad_enabled, false)) {}
 NoGrad::~NoGrad() { tls_grad_enabled = previous_; }
+EnableGrad::EnableGrad() : previous_(std::exchange(tls_grad_enabled, true)) {}
+EnableGrad::~EnableGrad() { tls_grad_enabled = previous_; }
 
 }  // namespace sg

@@ -89,4 +89,16 @@ class NoGrad {
   bool previous_;
 };
 
+/// Undoes a NoGrad in this scope: recomputation inside a backward must save what the first forward saved.
+class EnableGrad {
+ public:
+  EnableGrad();
+  ~EnableGrad();
+  EnableGrad(const EnableGrad&) = delete;
+  EnableGrad& operator=(const EnableGrad&) = delete;
+
+ private:
+  bool previous_;
+};
+
 }  // namespace sg
