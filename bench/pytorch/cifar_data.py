@@ -1,4 +1,4 @@
-"""CIFAR-10 batches for the PyTorch side: the binary files themselves, or a stand-in of their format.
+"""CIFAR-10 batches for the PyTorch side: the binary files, or a stand-in of their format.
 
 The stand-in needs no download and no random generator: every value is an integer hash of its
 position (the formula is also what the C++ tests compute), and it can be learned, so that a wrong

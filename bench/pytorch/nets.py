@@ -44,7 +44,7 @@ class Mlp(nn.Module):
 
 
 class Vgg(nn.Module):
-    """3x3 convolutions 32 32 | 64 64 | 128 128, a 2x2 max pool after each pair, 2048 -> 256 -> 10."""
+    """3x3 convolutions 32 32 | 64 64 | 128 128, 2x2 max pool after each pair, 2048 -> 256 -> 10."""
 
     def __init__(self):
         super().__init__()

@@ -59,8 +59,8 @@ import torch.nn.functional as F
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "bench" / "pytorch"))
-import cifar_data  # noqa: E402
-import nets  # noqa: E402
+import cifar_data
+import nets
 
 OUT = ROOT / "tests" / "golden" / "data" / "train_losses.json"
 BATCH, STEPS = 32, 10
@@ -141,7 +141,7 @@ def choose(name, samples):
 
 
 def probe(images, labels):
-    first = lambda name, fan_in: [float(v) for v in uniform(name, 4, fan_in)]  # noqa: E731
+    first = lambda name, fan_in: [float(v) for v in uniform(name, 4, fan_in)]
     return {
         "fnv1a(conv1.weight@0)": f"{cifar_data.fnv1a('conv1.weight@0'):016x}",
         "hash(conv1.weight@0, 0)": f"{int(cifar_data.hashes('conv1.weight@0', 0, 1)[0]):016x}",
