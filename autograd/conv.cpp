@@ -5,32 +5,54 @@
 
 namespace sg {
 
+namespace {
+
+// Where a convolution's backward writes. A bias alone, its weight frozen, is possible.
+ops::Conv2dGrads wanted(Backward& back) {
+  return {back.needs(0), back.needs(1) ? back.target(1) : Tensor(), back.needs(2) ? back.target(2) : Tensor()};
+}
+
+void hand_over(Backward& back, const Tensor& dx, const ops::Conv2dGrads& grads) {
+  if (back.needs(0)) back.set(0, dx);
+  if (back.needs(1)) back.set(1, grads.weight);
+  if (back.needs(2)) back.set(2, grads.bias);
+}
+
+}  // namespace
+
 Var conv2d(const Var& x, const Var& weight, const Var& bias, const Conv2dOptions& options) {
   const Tensor input = x.value(), w = weight.value();
   const Tensor y = ops::conv2d(input, w, bias.defined() ? bias.value() : Tensor(), options);
   return record("conv2d", {x, weight, bias}, y,
-                [options, x = Saved(weight.requires_grad() || bias.requires_grad() ? input : Tensor()),
-                 w = Saved(w), y = Saved(options.relu ? y : Tensor())](Backward& back) {
-                  Tensor grad = back.grad();
-                  if (options.relu) grad = ops::relu_mask(grad, y.get());
-                  if (back.needs(1) || back.needs(2)) {
-                    // A bias whose weight is frozen: the weight's gradient is scratch.
-                    const Tensor dw = back.target(1);
-                    const Tensor db = back.needs(2) ? back.target(2) : Tensor();
-                    ops::conv2d_backward_weight(grad, x.get(), dw, db, options);
-                    back.set(1, dw);
-                    if (back.needs(2)) back.set(2, db);
-                  }
-                  if (back.needs(0))
-                    back.set(0, ops::conv2d_backward_input(grad, w.get(), back.input_shape(0), options));
+                [options, x = Saved(weight.requires_grad() ? input : Tensor()),
+                 w = Saved(x.requires_grad() ? w : Tensor()),
+                 y = Saved(options.relu ? y : Tensor())](Backward& back) {
+                  const ops::Conv2dGrads grads = wanted(back);
+                  const Tensor dx = ops::conv2d_backward(back.grad(), y.get(), x.get(), w.get(), back.input_shape(0),
+                                                         back.input_shape(1), options, grads);
+                  hand_over(back, dx, grads);
                 });
 }
 
 Var conv2d_relu_max_pool2d(const Var& x, const Var& weight, const Var& bias,
                            const Conv2dOptions& conv, const Pool2dOptions& pool) {
-  Conv2dOptions with_relu = conv;
-  with_relu.relu = true;
-  return max_pool2d(conv2d(x, weight, bias, with_relu), pool);
+  if (!ops::conv2d_relu_max_pool2d_is_fused(x.shape(), weight.shape(), x.dtype(), conv, pool)) {
+    Conv2dOptions with_relu = conv;
+    with_relu.relu = true;
+    return max_pool2d(conv2d(x, weight, bias, with_relu), pool);
+  }
+  const Tensor input = x.value(), w = weight.value();
+  const ops::MaxPool y =
+      ops::conv2d_relu_max_pool2d(input, w, bias.defined() ? bias.value() : Tensor(), conv, pool);
+  return record("conv2d_relu_max_pool2d", {x, weight, bias}, y.output,
+                [conv, pool, x = Saved(weight.requires_grad() ? input : Tensor()),
+                 w = Saved(x.requires_grad() ? w : Tensor()), index = Saved(y.index)](Backward& back) {
+                  const ops::Conv2dGrads grads = wanted(back);
+                  const Tensor dx = ops::conv2d_relu_max_pool2d_backward(
+                      back.grad(), index.get(), x.get(), w.get(), back.input_shape(0), back.input_shape(1), conv,
+                      pool, grads);
+                  hand_over(back, dx, grads);
+                });
 }
 
 Var max_pool2d(const Var& x, const Pool2dOptions& options) {

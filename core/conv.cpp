@@ -2,9 +2,10 @@
 
 #include <algorithm>
 
+#include "core/kernels/conv_direct_passes.h"
 #include "core/kernels/conv_reference.h"
 #include "core/onednn_conv.h"
-#include "core/parallel.h"
+#include "core/ops.h"
 
 namespace sg::ops {
 namespace {
@@ -18,42 +19,86 @@ ConvGeometry geometry(const Shape& x, const Shape& weight, const Shape& y,
           o.padding[1], o.dilation[0], o.dilation[1], o.groups};
 }
 
+using kernels::ImageView;
+
 bool is_16_bit(DType dtype) { return dtype == DType::bf16 || dtype == DType::f16; }
 
-// An output in the layout that the algorithm writes.
-Tensor make_output(const Shape& shape, DType dtype, Device device, ConvAlgorithm algorithm) {
-  return Tensor::empty_strided(shape,
-                               algorithm == ConvAlgorithm::onednn ? channels_last_strides(shape)
-                                                                  : contiguous_strides(shape),
-                               dtype, device);
-}
+// bf16 and f16 are computed in float. Undefined stays undefined.
+Tensor to_f32(const Tensor& t) { return t.defined() ? t.to(DType::f32) : t; }
 
-// A copy in the layout that the algorithm reads, booked as scratch.
-Tensor as_input(const Tensor& t, ConvAlgorithm algorithm) {
-  Scoped kind(current_rank().kind, Kind::buffers);
-  return algorithm == ConvAlgorithm::onednn ? t.channels_last() : t.contiguous();
+bool writes_channels_last(ConvAlgorithm algorithm) { return algorithm != ConvAlgorithm::reference; }
+
+Tensor make_output(const Shape& shape, DType dtype, Device device, ConvAlgorithm algorithm) {
+  const Strides strides = writes_channels_last(algorithm) ? channels_last_strides(shape) : contiguous_strides(shape);
+  return Tensor::empty_strided(shape, strides, dtype, device);
 }
 
 Tensor contiguous_scratch(const Tensor& t) {
+  if (!t.defined()) return t;
   Scoped kind(current_rank().kind, Kind::buffers);
   return t.contiguous();
 }
 
-ConvAlgorithm resolve(ConvAlgorithm asked, const Tensor& x, const Tensor& weight,
+// A copy in the layout that the algorithm reads, booked as scratch; the direct kernels read any.
+Tensor as_input(const Tensor& t, ConvAlgorithm algorithm) {
+  Scoped kind(current_rank().kind, Kind::buffers);
+  if (algorithm == ConvAlgorithm::direct) return t;
+  return algorithm == ConvAlgorithm::onednn ? t.channels_last() : t.contiguous();
+}
+
+template <class T>
+ImageView<const T> view(const Tensor& t) {
+  if (!t.defined()) return {};
+  const Strides& s = t.strides();
+  return {t.data<T>(), s[0], s[1], s[2], s[3]};
+}
+template <class T>
+ImageView<T> mutable_view(const Tensor& t) {
+  if (!t.defined()) return {};
+  const Strides& s = t.strides();
+  return {t.data<T>(), s[0], s[1], s[2], s[3]};
+}
+
+template <class T>
+T* data_or_null(const Tensor& t) {
+  return t.defined() ? t.data<T>() : nullptr;
+}
+
+ConvAlgorithm resolve(ConvAlgorithm asked, const Shape& x, const Shape& weight, DType dtype,
                       const Conv2dOptions& options) {
-  if (asked == ConvAlgorithm::automatic) return conv2d_algorithm(x, weight, options);
+  if (asked == ConvAlgorithm::automatic) return conv2d_algorithm(x, weight, dtype, options);
   if (asked == ConvAlgorithm::reference) return asked;
-  SG_CHECK(x.dtype() == DType::f32, "[conv2d] the algorithm {} computes f32, got {}", name_of(asked),
-           describe(x));
+  SG_CHECK(dtype == DType::f32, "[conv2d] the algorithm {} computes f32, got {}", name_of(asked), name_of(dtype));
+  if (asked == ConvAlgorithm::direct)
+    SG_CHECK(kernels::conv_direct_supports(geometry(x, weight, conv2d_shape(x, weight, options), options)),
+             "[conv2d] the algorithm direct takes column strides of 1 and 2, got {}", options.stride[1]);
   if (asked == ConvAlgorithm::onednn)
     SG_CHECK(SG_ONEDNN, "[conv2d] the algorithm onednn is not in this build; configure with "
                         "SHARDGRAD_ONEDNN=ON");
   return asked;
 }
 
-template <class T>
-const T* data_or_null(const Tensor& t) {
-  return t.defined() ? t.data<T>() : nullptr;
+void check_bias(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  check_same_dtype("conv2d", x, weight);
+  if (!bias.defined()) return;
+  check_same_dtype("conv2d", x, bias);
+  SG_CHECK(bias.shape() == Shape{weight.size(0)}, "[conv2d] bias {} does not fit weight {}; expected [{}]",
+           bias.shape(), weight.shape(), weight.size(0));
+}
+
+void check_wanted(const Conv2dGrads& wanted, const Shape& weight) {
+  if (wanted.weight.defined())
+    SG_CHECK(wanted.weight.shape() == weight && wanted.weight.is_contiguous(),
+             "[conv2d] the weight's gradient {} must be contiguous, of shape {}", wanted.weight.shape(), weight);
+  if (wanted.bias.defined())
+    SG_CHECK(wanted.bias.shape() == Shape{weight[0]} && wanted.bias.is_contiguous(),
+             "[conv2d] the bias's gradient {} must be contiguous, of shape [{}]", wanted.bias.shape(), weight[0]);
+}
+
+// No pixels or no channels: sums of nothing.
+void zero_weight_grads(const Conv2dGrads& wanted) {
+  if (wanted.weight.defined()) wanted.weight.fill(0);
+  if (wanted.bias.defined()) wanted.bias.fill(0);
 }
 
 }  // namespace
@@ -63,17 +108,18 @@ const char* name_of(ConvAlgorithm algorithm) {
     case ConvAlgorithm::automatic: return "automatic";
     case ConvAlgorithm::reference: return "reference";
     case ConvAlgorithm::onednn: return "onednn";
-    case ConvAlgorithm::pixels: return "pixels";
+    case ConvAlgorithm::direct: return "direct";
   }
   return "?";
 }
 
-ConvAlgorithm conv2d_algorithm(const Tensor& x, const Tensor& weight,
-                               const Conv2dOptions& options) {
-  static_cast<void>(weight);
-  static_cast<void>(options);
-  if (SG_ONEDNN && x.dtype() == DType::f32) return ConvAlgorithm::onednn;
-  return ConvAlgorithm::reference;
+ConvAlgorithm conv2d_algorithm(const Shape& x, const Shape& weight, DType dtype, const Conv2dOptions& options) {
+  if (is_16_bit(dtype)) return conv2d_algorithm(x, weight, DType::f32, options);
+  if (dtype != DType::f32) return ConvAlgorithm::reference;
+  const ConvGeometry g = geometry(x, weight, conv2d_shape(x, weight, options), options);
+  // Groups of few channels leave lanes idle.
+  if (kernels::conv_direct_supports(g) && (g.groups == 1 || g.o / g.groups >= 8)) return ConvAlgorithm::direct;
+  return SG_ONEDNN ? ConvAlgorithm::onednn : ConvAlgorithm::reference;
 }
 
 Shape conv2d_shape(const Shape& x, const Shape& weight, const Conv2dOptions& o) {
@@ -102,23 +148,20 @@ Shape conv2d_shape(const Shape& x, const Shape& weight, const Conv2dOptions& o) 
 
 Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& options,
               ConvAlgorithm asked) {
-  check_same_dtype("conv2d", x, weight);
-  if (bias.defined()) {
-    check_same_dtype("conv2d", x, bias);
-    SG_CHECK(bias.shape() == Shape{weight.size(0)}, "[conv2d] bias {} does not fit weight {}; expected [{}]",
-             bias.shape(), weight.shape(), weight.size(0));
-  }
+  check_bias(x, weight, bias);
   const Shape shape = conv2d_shape(x.shape(), weight.shape(), options);
   if (is_16_bit(x.dtype()))
-    return conv2d(x.to(DType::f32), weight.to(DType::f32), bias.defined() ? bias.to(DType::f32) : bias,
-                  options, asked)
-        .to(x.dtype());
-  const ConvAlgorithm algorithm = resolve(asked, x, weight, options);
+    return conv2d(to_f32(x), to_f32(weight), to_f32(bias), options, asked).to(x.dtype());
+  const ConvAlgorithm algorithm = resolve(asked, x.shape(), weight.shape(), x.dtype(), options);
   Tensor y = make_output(shape, x.dtype(), x.device(), algorithm);
   if (y.is_meta() || y.numel() == 0) return y;
   const ConvGeometry g = geometry(x.shape(), weight.shape(), shape, options);
-  const Tensor in = as_input(x, algorithm), w = contiguous_scratch(weight);
-  const Tensor b = bias.defined() ? contiguous_scratch(bias) : bias;
+  const Tensor in = as_input(x, algorithm), w = contiguous_scratch(weight), b = contiguous_scratch(bias);
+  if (algorithm == ConvAlgorithm::direct) {
+    kernels::conv_direct_forward(g, view<float>(in), w.data<float>(), data_or_null<float>(b), options.relu,
+                                 mutable_view<float>(y));
+    return y;
+  }
 #if SG_ONEDNN
   if (algorithm == ConvAlgorithm::onednn) {
     onednn::conv_forward(g, in.data<float>(), w.data<float>(), data_or_null<float>(b),
@@ -134,99 +177,111 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const C
   return y;
 }
 
-Tensor conv2d_backward_input(const Tensor& grad, const Tensor& weight, const Shape& x_shape,
-                             const Conv2dOptions& options, ConvAlgorithm asked) {
-  check_same_dtype("conv2d", grad, weight);
-  const Shape shape = conv2d_shape(x_shape, weight.shape(), options);
+Tensor conv2d_backward(const Tensor& grad, const Tensor& output, const Tensor& x, const Tensor& weight,
+                       const Shape& x_shape, const Shape& weight_shape, const Conv2dOptions& options,
+                       const Conv2dGrads& wanted, ConvAlgorithm asked) {
+  const Shape shape = conv2d_shape(x_shape, weight_shape, options);
   SG_CHECK(grad.shape() == shape, "[conv2d] the gradient is {}, the output {}", grad.shape(), shape);
-  if (is_16_bit(grad.dtype()))
-    return conv2d_backward_input(grad.to(DType::f32), weight.to(DType::f32), x_shape, options, asked)
-        .to(grad.dtype());
-  const Tensor like = Tensor(grad.storage(), 0, x_shape, contiguous_strides(x_shape), grad.dtype());
-  const ConvAlgorithm algorithm = resolve(asked, like, weight, options);
-  Tensor dx = make_output(x_shape, grad.dtype(), grad.device(), algorithm);
-  if (dx.is_meta() || dx.numel() == 0) return dx;
-  if (grad.numel() == 0) {
-    dx.fill(0);
+  check_wanted(wanted, weight_shape);
+  if (is_16_bit(grad.dtype())) {
+    const Conv2dGrads f32{wanted.x, to_f32(wanted.weight), to_f32(wanted.bias)};
+    const Tensor dx = conv2d_backward(to_f32(grad), to_f32(output), to_f32(x), to_f32(weight), x_shape,
+                                      weight_shape, options, f32, asked);
+    if (wanted.weight.defined()) wanted.weight.copy_from(f32.weight);
+    if (wanted.bias.defined()) wanted.bias.copy_from(f32.bias);
+    return wanted.x ? dx.to(grad.dtype()) : dx;
+  }
+  const ConvAlgorithm algorithm = resolve(asked, x_shape, weight_shape, grad.dtype(), options);
+  Tensor dx;
+  if (wanted.x) dx = make_output(x_shape, grad.dtype(), grad.device(), algorithm);
+  if (grad.is_meta()) return dx;
+  if (grad.numel() == 0 || numel(x_shape) == 0) {
+    if (wanted.x) dx.fill(0);
+    zero_weight_grads(wanted);
     return dx;
   }
-  const ConvGeometry g = geometry(x_shape, weight.shape(), shape, options);
-  const Tensor dy = as_input(grad, algorithm), w = contiguous_scratch(weight);
+  const ConvGeometry g = geometry(x_shape, weight_shape, shape, options);
+  const Tensor w = contiguous_scratch(weight);
+  const Tensor in = wanted.weight.defined() ? as_input(x, algorithm) : Tensor();
+  if (algorithm == ConvAlgorithm::direct) {
+    Tensor dy = grad;
+    if (options.relu && dy.strides() != output.strides()) {
+      Scoped kind(current_rank().kind, Kind::buffers);
+      dy = Tensor::empty_strided(shape, output.strides(), grad.dtype(), grad.device());
+      dy.copy_from(grad);
+    }
+    kernels::conv_direct_backward(
+        g, view<float>(dy), options.relu ? output.data<float>() : nullptr, view<float>(in),
+        data_or_null<float>(w),
+        {mutable_view<float>(dx), data_or_null<float>(wanted.weight), data_or_null<float>(wanted.bias)});
+    return dx;
+  }
+  Tensor dy;
+  {
+    Scoped kind(current_rank().kind, Kind::buffers);
+    dy = as_input(options.relu ? relu_grad(output, grad) : grad, algorithm);
+  }
 #if SG_ONEDNN
   if (algorithm == ConvAlgorithm::onednn) {
-    onednn::conv_backward_input(g, dy.data<float>(), w.data<float>(), dx.data<float>());
+    if (wanted.x) onednn::conv_backward_input(g, dy.data<float>(), w.data<float>(), dx.data<float>());
+    if (wanted.weight.defined()) {
+      onednn::conv_backward_weight(g, dy.data<float>(), in.data<float>(), wanted.weight.data<float>(),
+                                   data_or_null<float>(wanted.bias));
+    } else if (wanted.bias.defined()) {
+      wanted.bias.copy_from(sum(dy, {0, 2, 3}, false));
+    }
     return dx;
   }
 #endif
   visit_floating("conv2d", grad.dtype(), [&](auto type) {
     using T = compute_t<typename decltype(type)::type>;
-    kernels::conv_reference_backward_input(g, dy.data<T>(), w.data<T>(), dx.data<T>());
+    if (wanted.x) kernels::conv_reference_backward_input(g, dy.data<T>(), w.data<T>(), dx.data<T>());
+    kernels::conv_reference_backward_weight(g, dy.data<T>(), static_cast<const T*>(data_or_null<T>(in)),
+                                            data_or_null<T>(wanted.weight), data_or_null<T>(wanted.bias));
   });
   return dx;
 }
 
-void conv2d_backward_weight(const Tensor& grad, const Tensor& x, const Tensor& weight_grad,
-                            const Tensor& bias_grad, const Conv2dOptions& options,
-                            ConvAlgorithm asked) {
-  check_same_dtype("conv2d", grad, x);
-  SG_CHECK(weight_grad.defined(), "[conv2d] backward_weight needs the weight's gradient tensor");
-  const Shape& w_shape = weight_grad.shape();
-  const Shape shape = conv2d_shape(x.shape(), w_shape, options);
-  SG_CHECK(grad.shape() == shape, "[conv2d] the gradient is {}, the output {}", grad.shape(), shape);
-  if (is_16_bit(grad.dtype())) {
-    const Tensor dw = Tensor::empty(w_shape, DType::f32, grad.device());
-    const Tensor db = bias_grad.defined() ? Tensor::empty(bias_grad.shape(), DType::f32, grad.device())
-                                          : bias_grad;
-    conv2d_backward_weight(grad.to(DType::f32), x.to(DType::f32), dw, db, options, asked);
-    weight_grad.copy_from(dw);
-    if (db.defined()) bias_grad.copy_from(db);
-    return;
-  }
-  const ConvAlgorithm algorithm = resolve(asked, x, weight_grad, options);
-  if (grad.is_meta()) return;
-  if (grad.numel() == 0 || weight_grad.numel() == 0) {
-    weight_grad.fill(0);
-    if (bias_grad.defined()) bias_grad.fill(0);
-    return;
-  }
-  const ConvGeometry g = geometry(x.shape(), w_shape, shape, options);
-  const Tensor dy = as_input(grad, algorithm), in = as_input(x, algorithm);
-#if SG_ONEDNN
-  if (algorithm == ConvAlgorithm::onednn) {
-    onednn::conv_backward_weight(g, dy.data<float>(), in.data<float>(), weight_grad.data<float>(),
-                                 bias_grad.defined() ? bias_grad.data<float>() : nullptr);
-    return;
-  }
-#endif
-  visit_floating("conv2d", grad.dtype(), [&](auto type) {
-    using T = compute_t<typename decltype(type)::type>;
-    kernels::conv_reference_backward_weight(g, dy.data<T>(), in.data<T>(), weight_grad.data<T>(),
-                                            bias_grad.defined() ? bias_grad.data<T>() : nullptr);
-  });
+bool conv2d_relu_max_pool2d_is_fused(const Shape& x, const Shape& weight, DType dtype, const Conv2dOptions& conv,
+                                     const Pool2dOptions& pool) {
+  using Pair = std::array<std::int64_t, 2>;
+  const bool halves = pool.kernel == Pair{2, 2} && (pool.stride == Pair{2, 2} || pool.stride == Pair{0, 0}) &&
+                      pool.padding == Pair{0, 0};
+  return halves && dtype == DType::f32 &&
+         conv2d_algorithm(x, weight, dtype, conv) == ConvAlgorithm::direct;
 }
 
-Tensor relu_mask(const Tensor& grad, const Tensor& output) {
-  check_same_dtype("relu", grad, output);
-  Tensor result = Tensor::empty_like(output);
-  if (result.is_meta()) return result;
-  Tensor dy = grad;
-  if (dy.strides() != result.strides() || !output.is_dense()) {
-    Scoped kind(current_rank().kind, Kind::buffers);
-    dy = Tensor::empty_like(output);
-    dy.copy_from(grad);
-  }
-  visit_floating("relu", grad.dtype(), [&](auto type) {
-    using T = typename decltype(type)::type;
-    const T* from = dy.data<T>();
-    const T* y = output.data<T>();
-    T* to = result.data<T>();
-    parallel_for(result.numel(), 1 << 14, [&](std::int64_t begin, std::int64_t end) {
-#pragma omp simd
-      for (std::int64_t i = begin; i < end; ++i)
-        to[i] = static_cast<compute_t<T>>(y[i]) > 0 ? from[i] : T(compute_t<T>(0));
-    });
-  });
+MaxPool conv2d_relu_max_pool2d(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                               const Conv2dOptions& conv, const Pool2dOptions& pool) {
+  SG_CHECK(conv2d_relu_max_pool2d_is_fused(x.shape(), weight.shape(), x.dtype(), conv, pool),
+           "[conv2d_relu_max_pool2d] no fused kernel for input {}, weight {}", describe(x), describe(weight));
+  check_bias(x, weight, bias);
+  const Shape full = conv2d_shape(x.shape(), weight.shape(), conv);
+  const Shape shape = pool2d_shape("max_pool2d", full, pool);
+  const Strides strides = x.is_channels_last() ? channels_last_strides(shape) : contiguous_strides(shape);
+  MaxPool result{Tensor::empty_strided(shape, strides, x.dtype(), x.device()),
+                 Tensor::empty_strided(shape, strides, DType::u8, x.device())};
+  if (x.is_meta() || result.output.numel() == 0) return result;
+  const Tensor w = contiguous_scratch(weight), b = contiguous_scratch(bias);
+  kernels::conv_direct_forward(geometry(x.shape(), weight.shape(), full, conv), view<float>(x), w.data<float>(),
+                               data_or_null<float>(b), true, mutable_view<float>(result.output),
+                               result.index.data<std::uint8_t>());
   return result;
+}
+
+Tensor conv2d_relu_max_pool2d_backward(const Tensor& grad, const Tensor& index, const Tensor& x,
+                                       const Tensor& weight, const Shape& x_shape, const Shape& weight_shape,
+                                       const Conv2dOptions& conv, const Pool2dOptions& pool,
+                                       const Conv2dGrads& wanted) {
+  const Shape full = conv2d_shape(x_shape, weight_shape, conv);
+  Conv2dOptions without_relu = conv;  // an index of 4 says where it let nothing through
+  without_relu.relu = false;
+  Tensor dy;
+  {
+    Scoped kind(current_rank().kind, Kind::buffers);
+    dy = max_pool2d_backward(grad, index, full, pool);
+  }
+  return conv2d_backward(dy, {}, x, weight, x_shape, weight_shape, without_relu, wanted);
 }
 
 }  // namespace sg::ops

@@ -25,35 +25,48 @@ struct Pool2dOptions {
 
 namespace ops {
 
-/// How a convolution is computed. `automatic` is chosen by shape, dtype and device (conv2d_algorithm); a test or a
+/// How a convolution is computed. `automatic` is chosen by shape, dtype and build (conv2d_algorithm); a test or a
 /// measurement may ask for any that supports the shape, and gets an error otherwise.
 enum class ConvAlgorithm {
   automatic,
-  reference,  ///< im2col and a plain matrix product; every shape and floating dtype; row-major
-  onednn,     ///< f32 where the library was built with oneDNN; channels-last
-  pixels,     ///< own kernels for few channels, f32, stride 1: lanes are neighbouring pixels; row-major
+  reference,  ///< im2col and a plain matrix product: every shape and floating dtype; row-major
+  onednn,     ///< f32, where the library was built with oneDNN; channels-last
+  direct,     ///< f32, own kernels whose lanes are output channels; channels-last
 };
 const char* name_of(ConvAlgorithm algorithm);
 
-/// What `automatic` stands for. `x` may be on meta.
-ConvAlgorithm conv2d_algorithm(const Tensor& x, const Tensor& weight, const Conv2dOptions& options);
+/// What `automatic` stands for. Shapes, dtype and build decide, so that every rank and every run decide alike.
+ConvAlgorithm conv2d_algorithm(const Shape& x, const Shape& weight, DType dtype, const Conv2dOptions& options);
 
 /// The shape of conv2d's output; errors name every shape that does not fit.
 Shape conv2d_shape(const Shape& x, const Shape& weight, const Conv2dOptions& options);
 /// x [N, C, H, W], weight [O, C / groups, kh, kw], bias [O] or undefined -> [N, O, H', W']; relu if asked.
 Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& options,
               ConvAlgorithm algorithm = ConvAlgorithm::automatic);
-/// Gradient of the input, of shape `x_shape`, given that of the output before relu.
-Tensor conv2d_backward_input(const Tensor& grad, const Tensor& weight, const Shape& x_shape,
-                             const Conv2dOptions& options,
-                             ConvAlgorithm algorithm = ConvAlgorithm::automatic);
-/// Gradients of weight and bias, given that of the output before relu. Both tensors are overwritten, never added to;
-/// weight_grad is contiguous, either may be undefined.
-void conv2d_backward_weight(const Tensor& grad, const Tensor& x, const Tensor& weight_grad,
-                            const Tensor& bias_grad, const Conv2dOptions& options,
-                            ConvAlgorithm algorithm = ConvAlgorithm::automatic);
-/// grad where output > 0, else 0, in the layout of `output`.
-Tensor relu_mask(const Tensor& grad, const Tensor& output);
+
+/// Which gradients conv2d_backward computes, and where to. Defined tensors are overwritten, never added to, and are
+/// contiguous.
+struct Conv2dGrads {
+  bool x = false;
+  Tensor weight, bias;
+};
+/// The input's gradient (undefined unless wanted), given the output's. `output` is needed if relu was fused, `weight`
+/// for the input's gradient, `x` for the weight's; others may be undefined.
+Tensor conv2d_backward(const Tensor& grad, const Tensor& output, const Tensor& x, const Tensor& weight,
+                       const Shape& x_shape, const Shape& weight_shape, const Conv2dOptions& options,
+                       const Conv2dGrads& wanted, ConvAlgorithm algorithm = ConvAlgorithm::automatic);
+
+/// Whether conv2d, relu and this pooling have a fused kernel: f32, own kernels, 2x2 windows with stride 2.
+bool conv2d_relu_max_pool2d_is_fused(const Shape& x, const Shape& weight, DType dtype, const Conv2dOptions& conv,
+                                     const Pool2dOptions& pool);
+struct MaxPool;
+/// In the layout of x. `index` is as max_pool2d's, but 4 where the maximum is not above 0.
+MaxPool conv2d_relu_max_pool2d(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                               const Conv2dOptions& conv, const Pool2dOptions& pool);
+Tensor conv2d_relu_max_pool2d_backward(const Tensor& grad, const Tensor& index, const Tensor& x,
+                                       const Tensor& weight, const Shape& x_shape, const Shape& weight_shape,
+                                       const Conv2dOptions& conv, const Pool2dOptions& pool,
+                                       const Conv2dGrads& wanted);
 
 /// The shape of a pooling's output; `op` begins its errors.
 Shape pool2d_shape(const char* op, const Shape& x, const Pool2dOptions& options);

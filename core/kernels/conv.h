@@ -13,4 +13,12 @@ struct ConvGeometry {
   bool operator==(const ConvGeometry&) const = default;
 };
 
+/// Any strides: element (n, c, y, x) is at data + n * sn + c * sc + y * sy + x * sx.
+template <class T>
+struct ImageView {
+  T* data = nullptr;
+  std::int64_t sn = 0, sc = 0, sy = 0, sx = 0;
+  T* image(std::int64_t n) const { return data + n * sn; }
+};
+
 }  // namespace sg::kernels

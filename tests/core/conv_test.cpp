@@ -100,7 +100,7 @@ std::vector<Case> cases() {
 }
 
 std::vector<ConvAlgorithm> algorithms() {
-  std::vector<ConvAlgorithm> list{ConvAlgorithm::automatic, ConvAlgorithm::reference};
+  std::vector<ConvAlgorithm> list{ConvAlgorithm::automatic, ConvAlgorithm::reference, ConvAlgorithm::direct};
 #if SG_ONEDNN
   list.push_back(ConvAlgorithm::onednn);
 #endif
@@ -114,9 +114,9 @@ TEST(Conv2d, ReferenceIsTheDefinition) {
     const Tensor dy = random(ops::conv2d_shape(c.x, c.weight, c.options), 4);
     const Naive naive(x, w, b, dy, c.options);
     EXPECT_LT(distance(ops::conv2d(x, w, b, c.options), naive.y), 1e-13);
-    EXPECT_LT(distance(ops::conv2d_backward_input(dy, w, c.x, c.options), naive.dx), 1e-13);
     const Tensor dw = Tensor::empty(c.weight, DType::f64), db = Tensor::empty({c.weight[0]}, DType::f64);
-    ops::conv2d_backward_weight(dy, x, dw, db, c.options);
+    const Tensor dx = ops::conv2d_backward(dy, {}, x, w, c.x, c.weight, c.options, {true, dw, db});
+    EXPECT_LT(distance(dx, naive.dx), 1e-13);
     EXPECT_LT(distance(dw, naive.dw), 1e-13);
     EXPECT_LT(distance(db, naive.db), 1e-13);
   }
@@ -127,10 +127,10 @@ TEST(Conv2d, EveryAlgorithmAgreesWithTheReference) {
     const Tensor x = random(c.x, 1), w = random(c.weight, 2), b = random({c.weight[0]}, 3);
     const Tensor dy = random(ops::conv2d_shape(c.x, c.weight, c.options), 4);
     const Tensor y = ops::conv2d(x, w, b, c.options);
-    const Tensor dx = ops::conv2d_backward_input(dy, w, c.x, c.options);
     const Tensor dw = Tensor::empty(c.weight, DType::f64), db = Tensor::empty({c.weight[0]}, DType::f64);
-    ops::conv2d_backward_weight(dy, x, dw, db, c.options);
-    for (const ConvAlgorithm algorithm : algorithms())
+    const Tensor dx = ops::conv2d_backward(dy, {}, x, w, c.x, c.weight, c.options, {true, dw, db});
+    for (const ConvAlgorithm algorithm : algorithms()) {
+      if (algorithm == ConvAlgorithm::direct && c.options.stride[1] > 2) continue;
       for (const bool last : {false, true}) {
         SCOPED_TRACE(describe(c) + " " + name_of(algorithm) + (last ? " channels-last" : ""));
         const auto f32 = [&](const Tensor& t) {
@@ -139,12 +139,14 @@ TEST(Conv2d, EveryAlgorithmAgreesWithTheReference) {
         };
         const Tensor fw = w.to(DType::f32), fb = b.to(DType::f32);
         EXPECT_LT(distance(ops::conv2d(f32(x), fw, fb, c.options, algorithm), y), 2e-6);
-        EXPECT_LT(distance(ops::conv2d_backward_input(f32(dy), fw, c.x, c.options, algorithm), dx), 2e-6);
         const Tensor fdw = Tensor::empty(c.weight), fdb = Tensor::empty({c.weight[0]});
-        ops::conv2d_backward_weight(f32(dy), f32(x), fdw, fdb, c.options, algorithm);
+        const Tensor fdx = ops::conv2d_backward(f32(dy), {}, f32(x), fw, c.x, c.weight, c.options,
+                                                {true, fdw, fdb}, algorithm);
+        EXPECT_LT(distance(fdx, dx), 2e-6);
         EXPECT_LT(distance(fdw, dw), 2e-6);
         EXPECT_LT(distance(fdb, db), 2e-6);
       }
+    }
   }
 }
 

@@ -1,6 +1,6 @@
 #include "core/kernels/batch_norm.h"
 
-#include "core/kernels/isa/conv_simd.h"
+#include "core/kernels/simd.h"
 
 namespace sg::kernels::SG_ISA {
 namespace {
@@ -13,52 +13,52 @@ constexpr int64_t kRows = 32;
 
 // One channel's values, or a vector of them. Backward computes the mask of relu again with this function, so forward and
 // backward agree to the last bit.
-template <class V>
-[[gnu::always_inline]] inline V affine(V x, V mean, V scale, V bias) {
-  return fma(x - mean, scale, bias);
+template <class T>
+SG_HD Vector<T> affine(Vector<T> x, Vector<T> mean, Vector<T> scale, Vector<T> bias) {
+  return multiply_add<T>(x - mean, scale, bias);
 }
 
 template <class T>
 struct Channels {  // parameters of kLanes neighbouring channels, or of one channel in every lane
   Vector<T> mean, scale, bias;
   Channels(const BatchNormParams<T>& p, int64_t c)
-      : mean(load<Vector<T>>(p.mean + c)), scale(load<Vector<T>>(p.scale + c)),
-        bias(load<Vector<T>>(p.bias + c)) {}
+      : mean(load(p.mean + c)), scale(load(p.scale + c)),
+        bias(load(p.bias + c)) {}
   explicit Channels(const BatchNormParams<T>& p)
-      : mean(splat<Vector<T>>(p.mean[0])), scale(splat<Vector<T>>(p.scale[0])),
-        bias(splat<Vector<T>>(p.bias[0])) {}
+      : mean(splat(p.mean[0])), scale(splat(p.scale[0])),
+        bias(splat(p.bias[0])) {}
 };
 
 template <class V>
-[[gnu::always_inline]] inline V relu(V y) {
+SG_HD V relu(V y) {
   return y < V{} ? V{} : y;
 }
 
 // dy where y > 0, else 0.
 template <class V>
-[[gnu::always_inline]] inline V masked(V dy, V y) {
+SG_HD V masked(V dy, V y) {
   return y > V{} ? dy : V{};
 }
 
 // Loads the first `count` lanes, the others being 0.
 template <class T>
-[[gnu::always_inline]] inline Vector<T> load_some(const T* p, int64_t count) {
+SG_HD Vector<T> load_some(const T* p, int64_t count) {
   Vector<T> v{};
   std::memcpy(&v, p, static_cast<std::size_t>(count) * sizeof(T));
   return v;
 }
 template <class T>
-[[gnu::always_inline]] inline void store_some(T* p, Vector<T> v, int64_t count) {
+SG_HD void store_some(T* p, Vector<T> v, int64_t count) {
   std::memcpy(p, &v, static_cast<std::size_t>(count) * sizeof(T));
 }
 
 // Calls f(load, store, lanes, first channel) for whole vectors of channels and then for the rest of them.
 template <class T, class F>
-[[gnu::always_inline]] inline void each_channel_vector(int64_t c, F&& f) {
+SG_HD void each_channel_vector(int64_t c, F&& f) {
   constexpr int64_t kWidth = kLanes<T>;
   int64_t i = 0;
   for (; i + kWidth <= c; i += kWidth)
-    f([](const T* p) { return load<Vector<T>>(p); }, [](T* p, Vector<T> v) { store(p, v); }, kWidth, i);
+    f([](const T* p) { return load(p); }, [](T* p, Vector<T> v) { store(p, v); }, kWidth, i);
   if (i < c) {
     const int64_t rest = c - i;
     f([rest](const T* p) { return load_some(p, rest); },
@@ -80,7 +80,7 @@ struct Padded {  // parameters of the channels from c on, readable to a vector's
 };
 
 template <class T>
-[[gnu::always_inline]] inline double lane_sum(Vector<T> v) {
+SG_HD double lane_sum(Vector<T> v) {
   double total = 0;
   for (int i = 0; i < kLanes<T>; ++i) total += static_cast<double>(v[i]);
   return total;
@@ -98,7 +98,7 @@ void statistics_rows(const T* x, int64_t n, int64_t c, const T* shift, double* s
       for (int64_t i = first; i < last; ++i) {
         const Vector<T> d = get(x + i * c + at) - center;
         s += d;
-        q = fma(d, d, q);
+        q = multiply_add<T>(d, d, q);
       }
       for (int64_t k = 0; k < lanes; ++k) {
         sum[at + k] += static_cast<double>(s[k]);
@@ -116,7 +116,7 @@ void normalize_rows(const T* x, T* y, int64_t n, int64_t c, const BatchNormParam
       const Padded<T> padded(p, at, lanes);
       const Channels<T> ch = padded.channels();
       for (int64_t i = first; i < last; ++i) {
-        const Vector<T> v = affine(get(x + i * c + at), ch.mean, ch.scale, ch.bias);
+        const Vector<T> v = affine<T>(get(x + i * c + at), ch.mean, ch.scale, ch.bias);
         put(y + i * c + at, p.relu ? relu(v) : v);
       }
     });
@@ -135,9 +135,9 @@ void reduce_rows(const T* x, const T* dy, int64_t n, int64_t c, const BatchNormP
       for (int64_t i = first; i < last; ++i) {
         const Vector<T> v = get(x + i * c + at);
         Vector<T> g = get(dy + i * c + at);
-        if (p.relu) g = masked(g, affine(v, ch.mean, ch.scale, ch.bias));
+        if (p.relu) g = masked(g, affine<T>(v, ch.mean, ch.scale, ch.bias));
         s += g;
-        q = fma(g, v - ch.mean, q);
+        q = multiply_add<T>(g, v - ch.mean, q);
       }
       for (int64_t k = 0; k < lanes; ++k) {
         sum[at + k] += static_cast<double>(s[k]);
@@ -159,8 +159,8 @@ void input_gradient_rows(const T* x, const T* dy, T* dx, int64_t n, int64_t c,
       for (int64_t i = first; i < last; ++i) {
         const Vector<T> v = get(x + i * c + at);
         Vector<T> g = get(dy + i * c + at);
-        if (p.relu) g = masked(g, affine(v, ch.mean, ch.scale, ch.bias));
-        put(dx + i * c + at, ch.scale * fma(v - ch.mean, minus_slope, g - off));
+        if (p.relu) g = masked(g, affine<T>(v, ch.mean, ch.scale, ch.bias));
+        put(dx + i * c + at, ch.scale * multiply_add<T>(v - ch.mean, minus_slope, g - off));
       }
     });
   }
@@ -169,13 +169,13 @@ void input_gradient_rows(const T* x, const T* dy, T* dx, int64_t n, int64_t c,
 // ---- row-major: f runs over vectors of one channel's neighbouring values.
 
 template <class T, class F>
-[[gnu::always_inline]] inline void each_vector(int64_t n, F&& f) {
+SG_HD void each_vector(int64_t n, F&& f) {
   each_channel_vector<T>(n, f);
 }
 
 template <class T>
 void statistics_run(const T* x, int64_t n, const T* shift, double* sum, double* square) {
-  const Vector<T> center = splat<Vector<T>>(shift[0]);
+  const Vector<T> center = splat(shift[0]);
   constexpr int64_t kChunk = kRows * kLanes<T>;
   for (int64_t first = 0; first < n; first += kChunk) {
     const int64_t size = n - first < kChunk ? n - first : kChunk;
@@ -185,7 +185,7 @@ void statistics_run(const T* x, int64_t n, const T* shift, double* sum, double* 
       if (lanes < kLanes<T>)
         for (int64_t k = lanes; k < kLanes<T>; ++k) d[k] = T(0);
       s += d;
-      q = fma(d, d, q);
+      q = multiply_add<T>(d, d, q);
     });
     sum[0] += lane_sum<T>(s);
     square[0] += lane_sum<T>(q);
@@ -196,7 +196,7 @@ template <class T>
 void normalize_run(const T* x, T* y, int64_t n, const BatchNormParams<T>& p) {
   const Channels<T> ch(p);
   each_vector<T>(n, [&](auto get, auto put, int64_t, int64_t i) {
-    const Vector<T> v = affine(get(x + i), ch.mean, ch.scale, ch.bias);
+    const Vector<T> v = affine<T>(get(x + i), ch.mean, ch.scale, ch.bias);
     put(y + i, p.relu ? relu(v) : v);
   });
 }
@@ -212,9 +212,9 @@ void reduce_run(const T* x, const T* dy, int64_t n, const BatchNormParams<T>& p,
     each_vector<T>(size, [&](auto get, auto, int64_t, int64_t i) {
       const Vector<T> v = get(x + first + i);
       Vector<T> g = get(dy + first + i);  // lanes beyond the end are 0
-      if (p.relu) g = masked(g, affine(v, ch.mean, ch.scale, ch.bias));
+      if (p.relu) g = masked(g, affine<T>(v, ch.mean, ch.scale, ch.bias));
       s += g;
-      q = fma(g, v - ch.mean, q);
+      q = multiply_add<T>(g, v - ch.mean, q);
     });
     sum[0] += lane_sum<T>(s);
     product[0] += lane_sum<T>(q);
@@ -225,12 +225,12 @@ template <class T>
 void input_gradient_run(const T* x, const T* dy, T* dx, int64_t n, const BatchNormParams<T>& p,
                         const T* offset, const T* slope) {
   const Channels<T> ch(p);
-  const Vector<T> off = splat<Vector<T>>(offset[0]), minus_slope = splat<Vector<T>>(-slope[0]);
+  const Vector<T> off = splat(offset[0]), minus_slope = splat(-slope[0]);
   each_vector<T>(n, [&](auto get, auto put, int64_t, int64_t i) {
     const Vector<T> v = get(x + i);
     Vector<T> g = get(dy + i);
-    if (p.relu) g = masked(g, affine(v, ch.mean, ch.scale, ch.bias));
-    put(dx + i, ch.scale * fma(v - ch.mean, minus_slope, g - off));
+    if (p.relu) g = masked(g, affine<T>(v, ch.mean, ch.scale, ch.bias));
+    put(dx + i, ch.scale * multiply_add<T>(v - ch.mean, minus_slope, g - off));
   });
 }
 

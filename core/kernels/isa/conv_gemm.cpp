@@ -1,9 +1,20 @@
 #include "core/kernels/conv_gemm.h"
 
-#include "core/kernels/isa/conv_simd.h"
+#include "core/kernels/simd.h"
 
 namespace sg::kernels::SG_ISA {
 namespace {
+
+// multiply_add of one lane, rounded as the vectors are.
+template <class T>
+SG_HD T fma_scalar(T a, T b, T c) {
+#if defined(__FMA__)
+  if constexpr (sizeof(T) == 4) return __builtin_fmaf(a, b, c);
+  else return __builtin_fma(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
 
 // kRows rows of C times kColumns vectors, in registers over the whole of k.
 template <class T, int kRows, int kColumns>
@@ -13,13 +24,13 @@ void tile(std::int64_t k, const T* a, std::int64_t a_row, std::int64_t a_column,
   V sum[kRows][kColumns];
   for (int i = 0; i < kRows; ++i)
     for (int j = 0; j < kColumns; ++j)
-      sum[i][j] = accumulate ? load<V>(c + i * ldc + j * kLanes<T>) : V{};
+      sum[i][j] = accumulate ? load(c + i * ldc + j * kLanes<T>) : V{};
   for (std::int64_t p = 0; p < k; ++p) {
     V row[kColumns];
-    for (int j = 0; j < kColumns; ++j) row[j] = load<V>(b + p * ldb + j * kLanes<T>);
+    for (int j = 0; j < kColumns; ++j) row[j] = load(b + p * ldb + j * kLanes<T>);
     for (int i = 0; i < kRows; ++i) {
-      const V x = splat<V>(a[i * a_row + p * a_column]);
-      for (int j = 0; j < kColumns; ++j) sum[i][j] = fma(x, row[j], sum[i][j]);
+      const V x = splat(a[i * a_row + p * a_column]);
+      for (int j = 0; j < kColumns; ++j) sum[i][j] = multiply_add<T>(x, row[j], sum[i][j]);
     }
   }
   for (int i = 0; i < kRows; ++i)

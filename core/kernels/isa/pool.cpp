@@ -25,7 +25,7 @@ inline Window window(const PoolGeometry& g, int64_t oy, int64_t ox) {
 // A later element wins only if it is greater, or NaN.
 template <class T>
 inline bool beats(T value, T best) {
-  return !(value <= best);
+  return value > best || value != value;
 }
 
 inline bool is_two_by_two(const PoolGeometry& g) {

@@ -1,0 +1,173 @@
+#include "core/kernels/isa/conv_direct.h"
+
+namespace sg::kernels::SG_ISA {
+
+namespace {
+
+using std::int64_t;
+using F32 = Vector<float>;
+using I32 = Vector<std::int32_t>;
+
+constexpr int kMostPixels = 16;
+
+template <int kVectors>
+constexpr int widest_tile = kConvAccumulators / kVectors < kMostPixels ? kConvAccumulators / kVectors : kMostPixels;
+template <int kVectors>
+constexpr int widest_pooled_tile = kConvAccumulators / kVectors / 4;
+
+// All taps and channels of kRows x kPixels output pixels times kVectors vectors of output channels.
+template <int kRows, int kPixels, int kVectors, int kStep>
+SG_HD void accumulate(const ConvForward& a, const float* x,
+                                              F32 (&sum)[kRows][kPixels][kVectors]) {
+  for (int v = 0; v < kVectors; ++v) {
+    const F32 bias = a.bias != nullptr ? load(a.bias + v * kLanes<float>) : F32{};
+    for (int r = 0; r < kRows; ++r)
+      for (int p = 0; p < kPixels; ++p) sum[r][p][v] = bias;
+  }
+  const float* w = a.w;
+  const auto multiply = [&](const float* q) [[gnu::always_inline]] {
+    F32 weight[kVectors];
+    for (int v = 0; v < kVectors; ++v) weight[v] = load(w + v * kLanes<float>);
+    w += kVectors * kLanes<float>;
+    for (int r = 0; r < kRows; ++r)
+      for (int p = 0; p < kPixels; ++p) {
+        const F32 value = splat(q[r * a.row + p * kStep]);
+        for (int v = 0; v < kVectors; ++v) sum[r][p][v] = multiply_add<float>(value, weight[v], sum[r][p][v]);
+      }
+  };
+  if constexpr (kStep < kConvBlock) {
+    for (int64_t t = 0; t < a.tap_count; ++t) multiply(x + a.taps[t]);
+  } else {
+    for (int64_t b = 0; b < a.blocks; ++b, x += a.block_stride) {
+      const int64_t channels = b + 1 < a.blocks ? kConvBlock : a.last_channels;
+      for (int64_t t = 0; t < a.tap_count; ++t) {
+        const float* q = x + a.taps[t];
+#pragma GCC unroll 1
+        for (int64_t c = 0; c < channels; ++c) multiply(q + c);
+      }
+    }
+  }
+}
+
+// The first `lanes` lanes of a vector, `stride` floats apart.
+template <class V, class T>
+SG_HD void put(T* to, V v, int64_t lanes, int64_t stride) {
+  constexpr int64_t kWidth = static_cast<int64_t>(sizeof(V) / sizeof(T));
+  if (stride == 1 && lanes >= kWidth) {
+    std::memcpy(to, &v, sizeof v);
+    return;
+  }
+  T values[kWidth];
+  std::memcpy(values, &v, sizeof v);
+  for (int64_t i = 0; i < (lanes < kWidth ? lanes : kWidth); ++i) to[i * stride] = values[i];
+}
+
+template <int kPixels, int kVectors, int kStep>
+void tile(const ConvForward& a, const float* x, float* y, std::uint8_t*) {
+  F32 sum[1][kPixels][kVectors];
+  accumulate<1, kPixels, kVectors, kStep>(a, x, sum);
+  for (int p = 0; p < kPixels; ++p)
+    for (int v = 0; v < kVectors; ++v) {
+      F32 value = sum[0][p][v];
+      if (a.relu) value = value < F32{} ? F32{} : value;
+      put(y + p * a.y_pixel + v * kLanes<float> * a.y_lane, value, a.lanes - v * kLanes<float>, a.y_lane);
+    }
+}
+
+typedef std::uint8_t U8 __attribute__((vector_size(kVectorBytes / 4)));
+
+// relu and 2x2 max pooling while the tile is in registers. As PyTorch's: the first of equal maxima, and NaN wins.
+template <int kPixels, int kVectors, int kStep>
+void pooled_tile(const ConvForward& a, const float* x, float* y, std::uint8_t* index) {
+  F32 sum[2][2 * kPixels][kVectors];
+  accumulate<2, 2 * kPixels, kVectors, kStep>(a, x, sum);
+  for (int p = 0; p < kPixels; ++p)
+    for (int v = 0; v < kVectors; ++v) {
+      F32 best = sum[0][2 * p][v];
+      I32 at{};
+      for (int k = 1; k < 4; ++k) {
+        const F32 value = sum[k / 2][2 * p + k % 2][v];
+        const I32 wins = (value > best) | (value != value);
+        best = wins ? value : best;
+        at = wins ? I32{} + k : at;
+      }
+      at = best <= F32{} ? I32{} + 4 : at;
+      best = best < F32{} ? F32{} : best;
+      const int64_t offset = p * a.y_pixel + v * kLanes<float> * a.y_lane;
+      put(y + offset, best, a.lanes - v * kLanes<float>, a.y_lane);
+      put(index + offset, __builtin_convertvector(at, U8), a.lanes - v * kLanes<float>, a.y_lane);
+    }
+}
+
+using Tile = void (*)(const ConvForward&, const float* x, float* y, std::uint8_t* index);
+
+// Tiles of 1, 2, ... pixels.
+template <int kVectors, int kStep, int kPixels = 1>
+struct Tiles {
+  static Tile of(int64_t pixels) {
+    if constexpr (kPixels < widest_tile<kVectors>)
+      if (pixels > kPixels) return Tiles<kVectors, kStep, kPixels + 1>::of(pixels);
+    return &tile<kPixels, kVectors, kStep>;
+  }
+};
+template <int kVectors, int kStep, int kPixels = 1>
+struct PooledTiles {
+  static Tile of(int64_t pixels) {
+    if constexpr (kPixels < widest_pooled_tile<kVectors>)
+      if (pixels > kPixels) return PooledTiles<kVectors, kStep, kPixels + 1>::of(pixels);
+    return &pooled_tile<kPixels, kVectors, kStep>;
+  }
+};
+
+template <int kVectors, int kStep>
+void forward_typed(const ConvForward& a) {
+  const bool pooled = a.index != nullptr;
+  const int64_t widest = pooled ? widest_pooled_tile<kVectors> : widest_tile<kVectors>;
+  // As few tiles as possible, of nearly equal widths: `wide` of size + 1, the others of size.
+  const int64_t tiles = (a.width + widest - 1) / widest;
+  const int64_t size = a.width / tiles, wide = a.width % tiles;
+  const Tile larger = pooled ? PooledTiles<kVectors, kStep>::of(size + 1) : Tiles<kVectors, kStep>::of(size + 1);
+  const Tile smaller = pooled ? PooledTiles<kVectors, kStep>::of(size) : Tiles<kVectors, kStep>::of(size);
+  for (int64_t r = 0; r < a.rows; ++r) {
+    const float* x = a.x + r * (pooled ? 2 : 1) * a.row;
+    float* y = a.y + r * a.y_row;
+    std::uint8_t* index = pooled ? a.index + r * a.y_row : nullptr;
+    for (int64_t t = 0; t < tiles; ++t) {
+      const int64_t pixels = t < wide ? size + 1 : size;
+      (t < wide ? larger : smaller)(a, x, y, index);
+      x += pixels * (pooled ? 2 : 1) * kStep;
+      y += pixels * a.y_pixel;
+      if (pooled) index += pixels * a.y_pixel;
+    }
+  }
+}
+
+template <int kVectors>
+void forward_vectors(const ConvForward& a) {
+  switch (a.step) {
+    case 1: return forward_typed<kVectors, 1>(a);
+    case 2: return forward_typed<kVectors, 2>(a);
+    case 16: return forward_typed<kVectors, 16>(a);
+    default: return forward_typed<kVectors, 32>(a);
+  }
+}
+
+void forward(const ConvForward& a) {
+  if (a.rows == 0 || a.width == 0) return;
+  if (a.lanes > kLanes<float>) return forward_vectors<2>(a);
+  forward_vectors<1>(a);
+}
+
+}  // namespace
+
+const ConvDirectTable& conv_direct_table() {
+  static const ConvDirectTable table{kLanes<float>,
+                                     {kConvLongestRun[0], kConvLongestRun[1]},
+                                     &conv_direct_pack_image,
+                                     &conv_direct_pack_weights,
+                                     &forward,
+                                     &conv_direct_weight};
+  return table;
+}
+
+}  // namespace sg::kernels::SG_ISA
