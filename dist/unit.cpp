@@ -11,10 +11,10 @@ std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
-// "layer1.0.conv1" of "layer1.0.conv1.weight".
+// "layer1.0.conv1" of "layer1.0.conv1.weight"; "model" for the outermost module's own parameters.
 std::string layer_of(const std::string& name) {
   const std::size_t dot = name.rfind('.');
-  return dot == std::string::npos ? name : name.substr(0, dot);
+  return dot == std::string::npos ? "model" : name.substr(0, dot);
 }
 
 // A run of parameters of one layer that can share a unit.
