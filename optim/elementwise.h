@@ -5,9 +5,11 @@
 //     static constexpr const char* name = "signsgd";
 //     static std::vector<std::string> hyper_names() { return {"lr", "momentum"}; }
 //     static std::vector<std::string> state_names() { return {"momentum_buffer"}; }
-//     static void check(const optim::Hyper& h) { SG_CHECK(h.lr >= 0, "[signsgd] lr must be >= 0,
-//     got {}", h.lr); } template <class T> static auto rule(const optim::Hyper& h, const
-//     optim::StepValues& v) {
+//     static void check(const optim::Hyper& h) {
+//       SG_CHECK(h.lr >= 0, "[signsgd] lr must be >= 0, got {}", h.lr);
+//     }
+//     template <class T>
+//     static auto rule(const optim::Hyper& h, const optim::StepValues& v) {
 //       return [lr = T(h.lr * v.lr_factor), mu = T(h.momentum)](T& p, T g, T& m) {
 //         m = mu * m + (1 - mu) * g;
 //         p -= lr * T((m > 0) - (m < 0));
@@ -24,6 +26,7 @@
 #include <array>
 #include <memory>
 #include <span>
+#include <type_traits>
 #include <utility>
 
 #include "core/check.h"

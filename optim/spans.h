@@ -2,6 +2,7 @@
 // with the rank's threads.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 
