@@ -1,13 +1,10 @@
 #include <algorithm>
 
-#include "autograd/node.h"
+#include "autograd/elementwise.h"
 #include "autograd/ops.h"
-#include "core/ops.h"
 
 namespace sg {
 namespace {
-
-Saved save_if(bool wanted, const Tensor& tensor) { return wanted ? Saved(tensor) : Saved(); }
 
 // All dimensions but the last as one: [..., n] -> [rows, n].
 Tensor rows_of(const Tensor& x) {
@@ -26,7 +23,7 @@ Var matmul(const Var& a, const Var& b) {
   if (db == 1 && da >= 1) return squeeze(matmul(a, unsqueeze(b, 1)), -1);
   const Tensor x = a.value(), y = b.value();
   return record("matmul", {a, b}, ops::matmul(x, y),
-                [x = save_if(b.requires_grad(), x), y = save_if(a.requires_grad(), y)](Backward& back) {
+                [x = detail::save_if(b.requires_grad(), x), y = detail::save_if(a.requires_grad(), y)](Backward& back) {
                   const Tensor g = back.grad();
                   const int da = back.input_shape(0).size(), db = back.input_shape(1).size();
                   // Gradients of plain matrices go to their final place; those of broadcast ones are summed by set().
@@ -57,8 +54,8 @@ Var linear(const Var& x, const Var& weight, const Var& bias, bool relu) {
   const Tensor in = x.value(), w = weight.value();
   const Tensor out = ops::linear(in, w, bias.defined() ? bias.value() : Tensor(), relu);
   return record("linear", {x, weight, bias}, out,
-                [x = save_if(weight.requires_grad(), in), w = save_if(x.requires_grad(), w),
-                 y = save_if(relu, out)](Backward& back) {
+                [x = detail::save_if(weight.requires_grad(), in), w = detail::save_if(x.requires_grad(), w),
+                 y = detail::save_if(relu, out)](Backward& back) {
                   Tensor g = back.grad();
                   if (y.defined()) g = ops::relu_grad(y.get(), g);
                   if (g.dim_count() != 2) {

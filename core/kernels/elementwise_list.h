@@ -215,7 +215,7 @@ struct Clamp {
     return y > high ? high : y;
   }
   template <class T> SG_HD static T df(T x, T, T low, T high) {
-    return x >= low && x <= high ? T(1) : T(0);
+    return x > low && x < high ? T(1) : T(0);
   }
 };
 

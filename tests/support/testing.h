@@ -1,0 +1,30 @@
+// Small helpers of the tests.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "core/tensor.h"
+
+namespace sg::test {
+
+/// The text of the Error that f throws, or "no error".
+std::string error_of(const std::function<void()>& f);
+
+/// Fixed pseudo-random values in [low, high), a function of shape and seed; floating dtypes.
+Tensor random(const Shape& shape, DType dtype = DType::f64, std::uint64_t seed = 0, double low = -2, double high = 2);
+
+/// The same values in another memory order: dimensions stored in reverse, or every second element of a larger block.
+Tensor reversed_order(const Tensor& x);
+Tensor every_second(const Tensor& x);
+
+/// Fails the test unless shapes are equal and |a - b| <= atol + rtol |b| everywhere (NaN equals NaN, infinities theirs).
+void expect_close(const Tensor& a, const Tensor& b, double rtol, double atol);
+/// Fails the test unless shapes, dtypes and all bits are equal.
+void expect_same_bits(const Tensor& a, const Tensor& b);
+
+/// Runs f with `threads` compute threads in the current rank.
+void with_threads(int threads, const std::function<void()>& f);
+
+}  // namespace sg::test
