@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <utility>
 
 #include "autograd/node.h"
 #include "core/ops.h"
@@ -12,13 +13,15 @@ namespace {
 // Numbers every backward, so that marks left by an earlier one (on any thread) are recognised as old.
 std::atomic<std::uint64_t> run_count{0};
 
-// Sums into `slot`. A first gradient is taken as it is; the buffer is then changed in place only if nobody else has it.
-void accumulate(Tensor& slot, const Tensor& gradient) {
-  if (!slot.defined()) {
-    slot = gradient;
-    return;
-  }
-  slot = ops::add(slot, gradient);
+// Nobody else sees these bytes, and all of them belong to the tensor.
+bool owns_alone(const Tensor& t) { return t.storage().use_count() == 1 && t.is_dense(); }
+
+// Sums into `slot`. A first gradient is taken as it is: an op may have handed the same one to several inputs, so it is
+// changed in place only if nobody else has it.
+void accumulate(Tensor& slot, Tensor gradient) {
+  if (!slot.defined()) slot = std::move(gradient);
+  else if (owns_alone(slot)) ops::add_(slot, gradient);
+  else slot = ops::add(slot, gradient);
 }
 
 // All nodes that the root reaches, newest first, and the number of uses of every leaf.
@@ -51,21 +54,33 @@ std::vector<std::shared_ptr<Node>> reachable(const std::shared_ptr<Node>& root, 
   return nodes;
 }
 
-void finish_leaf(VarImpl& leaf, const Tensor& gradient) {
+void finish_leaf(VarImpl& leaf, Tensor gradient) {
   if (leaf.sink != nullptr) {
-    leaf.sink->ready(leaf, gradient);
+    leaf.sink->ready(leaf, gradient.contiguous());
     return;
   }
-  // What stays must not share memory with what an op may still hold, and is what the ledger calls a gradient.
+  // What stays is what the ledger calls a gradient, and must not share memory with what an op may still hold.
   Scoped kind(current_rank().kind, Kind::gradients);
-  leaf.grad = leaf.grad.defined() ? ops::add(leaf.grad, gradient) : gradient.clone();
+  if (leaf.grad.defined()) {
+    accumulate(leaf.grad, std::move(gradient));
+  } else if (owns_alone(gradient) && gradient.is_contiguous() &&
+             gradient.storage()->bytes() == static_cast<std::size_t>(gradient.bytes())) {
+    gradient.storage()->set_kind(Kind::gradients);
+    leaf.grad = std::move(gradient);
+  } else {
+    leaf.grad = gradient.contiguous();
+    if (leaf.grad.storage() == gradient.storage()) leaf.grad = gradient.clone();
+  }
 }
 
 void use_leaf(VarImpl& leaf) {
   if (--leaf.uses_left > 0) return;
   Tensor gradient = std::exchange(leaf.incoming, {});
-  if (!gradient.defined()) gradient = Tensor::zeros(leaf.shape, leaf.dtype);
-  finish_leaf(leaf, gradient);
+  if (!gradient.defined()) {
+    const Device device = leaf.tensor.defined() ? leaf.tensor.device() : current_rank().device;
+    gradient = Tensor::zeros(leaf.shape, leaf.dtype, device);
+  }
+  finish_leaf(leaf, std::move(gradient));
 }
 
 }  // namespace
@@ -138,7 +153,7 @@ void Backward::set(int i, Tensor gradient) {
   Tensor& slot = edge.leaf != nullptr
                      ? edge.leaf->incoming
                      : edge.node->grads[static_cast<std::size_t>(edge.output)];
-  accumulate(slot, gradient);
+  accumulate(slot, std::move(gradient));
 }
 
 }  // namespace sg

@@ -36,7 +36,7 @@ class GradSink {
     return {};
   }
   /// The gradient of this backward, complete over all uses of the leaf; called once a leaf that the graph reached, when
-  /// the last node that uses it has run. `gradient` may be the tensor that target() gave.
+  /// the last node that uses it has run. `gradient` is contiguous, and may be the tensor that target() gave.
   virtual void ready(VarImpl& leaf, const Tensor& gradient) = 0;
 };
 
