@@ -4,6 +4,7 @@
 
 #include "core/kernels/conv_direct_passes.h"
 #include "core/kernels/conv_reference.h"
+#include "core/kernels/conv_winograd_passes.h"
 #include "core/onednn_conv.h"
 #include "core/ops.h"
 
@@ -43,7 +44,7 @@ Tensor contiguous_scratch(const Tensor& t) {
 Tensor as_input(const Tensor& t, ConvAlgorithm algorithm) {
   Scoped kind(current_rank().kind, Kind::buffers);
   if (algorithm == ConvAlgorithm::direct) return t;
-  return algorithm == ConvAlgorithm::onednn ? t.channels_last() : t.contiguous();
+  return algorithm == ConvAlgorithm::reference ? t.contiguous() : t.channels_last();
 }
 
 template <class T>
@@ -72,6 +73,11 @@ ConvAlgorithm resolve(ConvAlgorithm asked, const Shape& x, const Shape& weight, 
   if (asked == ConvAlgorithm::direct)
     SG_CHECK(kernels::conv_direct_supports(geometry(x, weight, conv2d_shape(x, weight, options), options)),
              "[conv2d] the algorithm direct takes column strides of 1 and 2, got {}", options.stride[1]);
+  if (asked == ConvAlgorithm::winograd)
+    SG_CHECK(kernels::conv_winograd_supports(geometry(x, weight, conv2d_shape(x, weight, options), options)),
+             "[conv2d] the algorithm winograd takes 3x3 kernels with stride, dilation and groups 1 and channels in "
+             "multiples of 16, got input {}, weight {}",
+             x, weight);
   if (asked == ConvAlgorithm::onednn)
     SG_CHECK(SG_ONEDNN, "[conv2d] the algorithm onednn is not in this build; configure with "
                         "SHARDGRAD_ONEDNN=ON");
@@ -109,6 +115,7 @@ const char* name_of(ConvAlgorithm algorithm) {
     case ConvAlgorithm::reference: return "reference";
     case ConvAlgorithm::onednn: return "onednn";
     case ConvAlgorithm::direct: return "direct";
+    case ConvAlgorithm::winograd: return "winograd";
   }
   return "?";
 }
@@ -117,6 +124,7 @@ ConvAlgorithm conv2d_algorithm(const Shape& x, const Shape& weight, DType dtype,
   if (is_16_bit(dtype)) return conv2d_algorithm(x, weight, DType::f32, options);
   if (dtype != DType::f32) return ConvAlgorithm::reference;
   const ConvGeometry g = geometry(x, weight, conv2d_shape(x, weight, options), options);
+  if (kernels::conv_winograd_supports(g)) return ConvAlgorithm::winograd;
   // Groups of few channels leave lanes idle.
   if (kernels::conv_direct_supports(g) && (g.groups == 1 || g.o / g.groups >= 8)) return ConvAlgorithm::direct;
   return SG_ONEDNN ? ConvAlgorithm::onednn : ConvAlgorithm::reference;
@@ -162,6 +170,11 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const C
                                  mutable_view<float>(y));
     return y;
   }
+  if (algorithm == ConvAlgorithm::winograd) {
+    kernels::conv_winograd_forward(g, view<float>(in), w.data<float>(), data_or_null<float>(b), options.relu,
+                                   mutable_view<float>(y));
+    return y;
+  }
 #if SG_ONEDNN
   if (algorithm == ConvAlgorithm::onednn) {
     onednn::conv_forward(g, in.data<float>(), w.data<float>(), data_or_null<float>(b),
@@ -203,17 +216,23 @@ Tensor conv2d_backward(const Tensor& grad, const Tensor& output, const Tensor& x
   const ConvGeometry g = geometry(x_shape, weight_shape, shape, options);
   const Tensor w = contiguous_scratch(weight);
   const Tensor in = wanted.weight.defined() ? as_input(x, algorithm) : Tensor();
-  if (algorithm == ConvAlgorithm::direct) {
-    Tensor dy = grad;
-    if (options.relu && dy.strides() != output.strides()) {
+  if (algorithm == ConvAlgorithm::direct || algorithm == ConvAlgorithm::winograd) {
+    // The mask of relu is taken as the gradient is read, so both have one layout.
+    Tensor dy = as_input(grad, algorithm);
+    const Tensor mask = options.relu ? as_input(output, algorithm) : Tensor();
+    if (options.relu && dy.strides() != mask.strides()) {
       Scoped kind(current_rank().kind, Kind::buffers);
-      dy = Tensor::empty_strided(shape, output.strides(), grad.dtype(), grad.device());
+      dy = Tensor::empty_strided(shape, mask.strides(), grad.dtype(), grad.device());
       dy.copy_from(grad);
     }
-    kernels::conv_direct_backward(
-        g, view<float>(dy), options.relu ? output.data<float>() : nullptr, view<float>(in),
-        data_or_null<float>(w),
-        {mutable_view<float>(dx), data_or_null<float>(wanted.weight), data_or_null<float>(wanted.bias)});
+    const kernels::ConvGradients grads{mutable_view<float>(dx), data_or_null<float>(wanted.weight),
+                                       data_or_null<float>(wanted.bias)};
+    if (algorithm == ConvAlgorithm::direct)
+      kernels::conv_direct_backward(g, view<float>(dy), data_or_null<float>(mask), view<float>(in),
+                                    data_or_null<float>(w), grads);
+    else
+      kernels::conv_winograd_backward(g, view<float>(dy), data_or_null<float>(mask), nullptr, view<float>(in),
+                                      data_or_null<float>(w), grads);
     return dx;
   }
   Tensor dy;
@@ -247,8 +266,9 @@ bool conv2d_relu_max_pool2d_is_fused(const Shape& x, const Shape& weight, DType 
   using Pair = std::array<std::int64_t, 2>;
   const bool halves = pool.kernel == Pair{2, 2} && (pool.stride == Pair{2, 2} || pool.stride == Pair{0, 0}) &&
                       pool.padding == Pair{0, 0};
-  return halves && dtype == DType::f32 &&
-         conv2d_algorithm(x, weight, dtype, conv) == ConvAlgorithm::direct;
+  if (!halves || dtype != DType::f32) return false;
+  const ConvAlgorithm algorithm = conv2d_algorithm(x, weight, dtype, conv);
+  return algorithm == ConvAlgorithm::direct || algorithm == ConvAlgorithm::winograd;
 }
 
 MaxPool conv2d_relu_max_pool2d(const Tensor& x, const Tensor& weight, const Tensor& bias,
@@ -258,14 +278,16 @@ MaxPool conv2d_relu_max_pool2d(const Tensor& x, const Tensor& weight, const Tens
   check_bias(x, weight, bias);
   const Shape full = conv2d_shape(x.shape(), weight.shape(), conv);
   const Shape shape = pool2d_shape("max_pool2d", full, pool);
-  const Strides strides = x.is_channels_last() ? channels_last_strides(shape) : contiguous_strides(shape);
+  const ConvAlgorithm algorithm = conv2d_algorithm(x.shape(), weight.shape(), x.dtype(), conv);
+  const bool last = algorithm == ConvAlgorithm::winograd || x.is_channels_last();
+  const Strides strides = last ? channels_last_strides(shape) : contiguous_strides(shape);
   MaxPool result{Tensor::empty_strided(shape, strides, x.dtype(), x.device()),
                  Tensor::empty_strided(shape, strides, DType::u8, x.device())};
   if (x.is_meta() || result.output.numel() == 0) return result;
-  const Tensor w = contiguous_scratch(weight), b = contiguous_scratch(bias);
-  kernels::conv_direct_forward(geometry(x.shape(), weight.shape(), full, conv), view<float>(x), w.data<float>(),
-                               data_or_null<float>(b), true, mutable_view<float>(result.output),
-                               result.index.data<std::uint8_t>());
+  const Tensor in = as_input(x, algorithm), w = contiguous_scratch(weight), b = contiguous_scratch(bias);
+  (algorithm == ConvAlgorithm::winograd ? kernels::conv_winograd_forward : kernels::conv_direct_forward)(
+      geometry(x.shape(), weight.shape(), full, conv), view<float>(in), w.data<float>(), data_or_null<float>(b),
+      true, mutable_view<float>(result.output), result.index.data<std::uint8_t>());
   return result;
 }
 
@@ -274,6 +296,23 @@ Tensor conv2d_relu_max_pool2d_backward(const Tensor& grad, const Tensor& index, 
                                        const Conv2dOptions& conv, const Pool2dOptions& pool,
                                        const Conv2dGrads& wanted) {
   const Shape full = conv2d_shape(x_shape, weight_shape, conv);
+  SG_CHECK(grad.shape() == index.shape() && index.shape() == pool2d_shape("max_pool2d", full, pool),
+           "[conv2d_relu_max_pool2d] the gradient is {}, the index {}, the convolution's output {}", grad.shape(),
+           index.shape(), full);
+  check_wanted(wanted, weight_shape);
+  if (conv2d_algorithm(x_shape, weight_shape, grad.dtype(), conv) == ConvAlgorithm::winograd &&
+      grad.numel() > 0) {
+    Tensor dx;
+    if (wanted.x) dx = make_output(x_shape, grad.dtype(), grad.device(), ConvAlgorithm::winograd);
+    if (grad.is_meta()) return dx;
+    const Tensor dy = as_input(grad, ConvAlgorithm::winograd), w = contiguous_scratch(weight);
+    const Tensor in = wanted.weight.defined() ? as_input(x, ConvAlgorithm::winograd) : Tensor();
+    kernels::conv_winograd_backward(
+        geometry(x_shape, weight_shape, full, conv), view<float>(dy), nullptr, index.data<std::uint8_t>(),
+        view<float>(in), data_or_null<float>(w),
+        {mutable_view<float>(dx), data_or_null<float>(wanted.weight), data_or_null<float>(wanted.bias)});
+    return dx;
+  }
   Conv2dOptions without_relu = conv;  // an index of 4 says where it let nothing through
   without_relu.relu = false;
   Tensor dy;

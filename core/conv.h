@@ -32,6 +32,7 @@ enum class ConvAlgorithm {
   reference,  ///< im2col and a plain matrix product: every shape and floating dtype; row-major
   onednn,     ///< f32, where the library was built with oneDNN; channels-last
   direct,     ///< f32, own kernels whose lanes are output channels; channels-last
+  winograd,   ///< f32, 3x3 kernels of stride 1, channels in multiples of 16: 16 products where others take 36
 };
 const char* name_of(ConvAlgorithm algorithm);
 

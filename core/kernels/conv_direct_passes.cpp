@@ -1,36 +1,14 @@
 #include "core/kernels/conv_direct_passes.h"
 
-#include <algorithm>
 #include <vector>
 
-#include "core/kernels/conv_direct.h"
+#include "core/kernels/conv_passes.h"
 #include "core/parallel.h"
-#include "core/tensor.h"
 
 namespace sg::kernels {
 namespace {
 
 using std::int64_t;
-
-constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-Tensor scratch(int64_t floats) {
-  Scoped kind(current_rank().kind, Kind::buffers);
-  return Tensor::empty({std::max<int64_t>(floats, 1)}, DType::f32, kCpu);
-}
-
-// Lanes are taken in groups of two vectors, the last of one if that is enough.
-struct Groups {
-  int64_t lanes, vector;
-  explicit Groups(int64_t lanes_) : lanes(lanes_), vector(conv_direct().lanes) {}
-  int64_t width(int64_t first) const { return lanes - first > vector ? 2 * vector : vector; }
-  int64_t padded() const { return divide_up(lanes, vector) * vector; }
-  // f(first lane, width); widths before `first` add up to it.
-  template <class F>
-  void each(F&& f) const {
-    for (int64_t first = 0; first < lanes; first += width(first)) f(first, width(first));
-  }
-};
 
 // A 1x1 kernel skips pixels: a convolution of stride 1 over the pixels that it sees.
 bool skips_pixels(const ConvGeometry& g) {
@@ -127,6 +105,8 @@ void forward_group(const ConvGeometry& g, ImageView<const float> x, const float*
                                     .rows = window.rows, .columns = columns, .block = block, .to = to});
           image = to;
         }
+        Ahead ahead(bands == 1 ? g.n * (part + 1) / parts : 0, groups.count());
+        ahead.add(x, n + 1, g.c, g.h, g.w);
         groups.each([&](int64_t lane, int64_t lanes) {
           const int64_t at = n * y.sn + lane * y.sc + first * y.sy;
           conv_direct().forward(
@@ -136,7 +116,8 @@ void forward_group(const ConvGeometry& g, ImageView<const float> x, const float*
                .last_channels = last_channels(g.c), .w = packed.data<float>() + lane * g.c * taps,
                .bias = bias != nullptr ? padded_bias.data<float>() + lane : nullptr, .y = y.data + at,
                .y_row = y.sy, .y_pixel = y.sx, .y_lane = y.sc, .lanes = std::min(lanes, g.o - lane),
-               .rows = count, .width = width, .relu = relu, .index = index != nullptr ? index + at : nullptr});
+               .rows = count, .width = width, .relu = relu, .next = ahead.slice(),
+               .index = index != nullptr ? index + at : nullptr});
         });
       }
   });
@@ -197,7 +178,7 @@ struct InputPass {
   }
 
   void run(const ConvGeometry& g, const Window& window, const float* dy, const float* packed,
-           ImageView<float> dx, float* image) const {
+           ImageView<float> dx, float* image, Ahead& ahead) const {
     const Groups groups(g.c);
     for (const Phase& p : phases) {
       const int64_t taps = static_cast<int64_t>(p.offsets.size());
@@ -208,7 +189,7 @@ struct InputPass {
              .last_channels = last_channels(g.o), .w = packed + p.packed + lane * g.o * taps, .bias = nullptr,
              .y = image + lane * dx.sc + p.row * dx.sy + p.column * dx.sx, .y_row = g.sh * dx.sy,
              .y_pixel = g.sw * dx.sx, .y_lane = dx.sc, .lanes = std::min(lanes, g.c - lane), .rows = p.rows,
-             .width = p.columns, .relu = false, .index = nullptr});
+             .width = p.columns, .relu = false, .next = ahead.slice(), .index = nullptr});
       });
     }
   }
@@ -299,8 +280,12 @@ void backward_group(const ConvGeometry& g, ImageView<const float> dy, const floa
                                       .h = g.h, .w = g.w, .top = -g.ph, .left = -g.pw,
                                       .rows = pass.window.rows, .columns = pass.window.columns,
                                       .block = pass.window.block, .to = xs + k * x_size});
-          if (wants_x)
-            input.run(g, dy_window, dys + k * dy_size, packed.data<float>(), grads.dx, grads.dx.image(n + k));
+          if (!wants_x) continue;
+          Ahead ahead(last, static_cast<int64_t>(input.phases.size()) * Groups(g.c).count());
+          ahead.add(dy, n + k + 1, g.o, g.oh, g.ow);
+          if (mask != nullptr) ahead.add({mask, dy.sn, dy.sc, dy.sy, dy.sx}, n + k + 1, g.o, g.oh, g.ow);
+          if (wants_w) ahead.add(x, n + k + 1, g.c, g.h, g.w);
+          input.run(g, dy_window, dys + k * dy_size, packed.data<float>(), grads.dx, grads.dx.image(n + k), ahead);
         }
         if (!wants_w) continue;
         const float* inside = dys + (input.above * dy_window.columns + input.left) * kConvBlock;
@@ -315,7 +300,7 @@ void backward_group(const ConvGeometry& g, ImageView<const float> dy, const floa
                  .x_image = x_size, .dy = inside + lane_at(lane), .dy_pixel = kConvBlock,
                  .dy_row = dy_window.columns * kConvBlock, .dy_image = dy_size,
                  .dy_vector = lane_at(lane + groups.vector) - lane_at(lane), .images = count, .rows = g.oh,
-                 .width = g.ow, .run = run.length, .vectors = vectors,
+                 .width = g.ow, .next = {}, .run = run.length, .vectors = vectors,
                  .dw = sum + lane * elements + run.element * lanes});
         });
       }

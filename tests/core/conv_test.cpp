@@ -94,17 +94,30 @@ std::vector<Case> cases() {
   add({2, 32, 8, 8}, {64, 32, 3, 3}, {.padding = {1, 1}});
   add({2, 3, 32, 32}, {6, 3, 5, 5}, {});
   add({3, 6, 14, 14}, {16, 6, 5, 5}, {});
+  add({3, 16, 5, 9}, {48, 16, 3, 3}, {.padding = {2, 0}});
+  add({5, 48, 3, 3}, {16, 48, 3, 3}, {.padding = {1, 1}});
+  add({9, 32, 4, 4}, {32, 32, 3, 3}, {.padding = {1, 1}});
+  add({1, 16, 37, 6}, {32, 16, 3, 3}, {});
   add({2, 17, 5, 6}, {19, 17, 2, 3}, {.padding = {1, 2}});
   add({2, 32, 7, 7}, {32, 8, 3, 3}, {.stride = {2, 2}, .padding = {1, 1}, .groups = 4});
   return list;
 }
 
 std::vector<ConvAlgorithm> algorithms() {
-  std::vector<ConvAlgorithm> list{ConvAlgorithm::automatic, ConvAlgorithm::reference, ConvAlgorithm::direct};
+  std::vector<ConvAlgorithm> list{ConvAlgorithm::automatic, ConvAlgorithm::reference, ConvAlgorithm::direct,
+                                  ConvAlgorithm::winograd};
 #if SG_ONEDNN
   list.push_back(ConvAlgorithm::onednn);
 #endif
   return list;
+}
+
+bool supports(ConvAlgorithm algorithm, const Case& c) {
+  const Conv2dOptions& o = c.options;
+  if (algorithm == ConvAlgorithm::direct) return o.stride[1] <= 2;
+  if (algorithm != ConvAlgorithm::winograd) return true;
+  return c.weight[2] == 3 && c.weight[3] == 3 && o.stride[0] * o.stride[1] * o.dilation[0] * o.dilation[1] == 1 &&
+         o.groups == 1 && c.weight[0] % 16 == 0 && c.weight[1] % 16 == 0;
 }
 
 TEST(Conv2d, ReferenceIsTheDefinition) {
@@ -130,7 +143,7 @@ TEST(Conv2d, EveryAlgorithmAgreesWithTheReference) {
     const Tensor dw = Tensor::empty(c.weight, DType::f64), db = Tensor::empty({c.weight[0]}, DType::f64);
     const Tensor dx = ops::conv2d_backward(dy, {}, x, w, c.x, c.weight, c.options, {true, dw, db});
     for (const ConvAlgorithm algorithm : algorithms()) {
-      if (algorithm == ConvAlgorithm::direct && c.options.stride[1] > 2) continue;
+      if (!supports(algorithm, c)) continue;
       for (const bool last : {false, true}) {
         SCOPED_TRACE(describe(c) + " " + name_of(algorithm) + (last ? " channels-last" : ""));
         const auto f32 = [&](const Tensor& t) {

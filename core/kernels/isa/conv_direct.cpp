@@ -76,23 +76,16 @@ void tile(const ConvForward& a, const float* x, float* y, std::uint8_t*) {
 
 typedef std::uint8_t U8 __attribute__((vector_size(kVectorBytes / 4)));
 
-// relu and 2x2 max pooling while the tile is in registers. As PyTorch's: the first of equal maxima, and NaN wins.
+// relu and 2x2 max pooling while the tile is in registers.
 template <int kPixels, int kVectors, int kStep>
 void pooled_tile(const ConvForward& a, const float* x, float* y, std::uint8_t* index) {
   F32 sum[2][2 * kPixels][kVectors];
   accumulate<2, 2 * kPixels, kVectors, kStep>(a, x, sum);
   for (int p = 0; p < kPixels; ++p)
     for (int v = 0; v < kVectors; ++v) {
-      F32 best = sum[0][2 * p][v];
-      I32 at{};
-      for (int k = 1; k < 4; ++k) {
-        const F32 value = sum[k / 2][2 * p + k % 2][v];
-        const I32 wins = (value > best) | (value != value);
-        best = wins ? value : best;
-        at = wins ? I32{} + k : at;
-      }
-      at = best <= F32{} ? I32{} + 4 : at;
-      best = best < F32{} ? F32{} : best;
+      const F32 window[4] = {sum[0][2 * p][v], sum[0][2 * p + 1][v], sum[1][2 * p][v], sum[1][2 * p + 1][v]};
+      I32 at;
+      const F32 best = pool_after_relu(window, at);
       const int64_t offset = p * a.y_pixel + v * kLanes<float> * a.y_lane;
       put(y + offset, best, a.lanes - v * kLanes<float>, a.y_lane);
       put(index + offset, __builtin_convertvector(at, U8), a.lanes - v * kLanes<float>, a.y_lane);
@@ -134,6 +127,7 @@ void forward_typed(const ConvForward& a) {
     std::uint8_t* index = pooled ? a.index + r * a.y_row : nullptr;
     for (int64_t t = 0; t < tiles; ++t) {
       const int64_t pixels = t < wide ? size + 1 : size;
+      prefetch(a.next, r * tiles + t, a.rows * tiles);
       (t < wide ? larger : smaller)(a, x, y, index);
       x += pixels * (pooled ? 2 : 1) * kStep;
       y += pixels * a.y_pixel;

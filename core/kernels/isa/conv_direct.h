@@ -19,4 +19,34 @@ inline constexpr int kConvAccumulators = 12;
 inline constexpr int kConvLongestRun[2] = {12, 6};
 #endif
 
+namespace {
+
+// Fetches the part-th of `parts` parts of every range.
+SG_HD void prefetch(const ConvPrefetch& next, std::int64_t part, std::int64_t parts) {
+  for (int r = 0; r < ConvPrefetch::kRanges; ++r) {
+    if (next.lines[r] == 0) continue;
+    const std::int64_t last = next.lines[r] * (part + 1) / parts;
+    for (std::int64_t i = next.lines[r] * part / parts; i < last; ++i)
+      __builtin_prefetch(next.from[r] + i * 64, 0, 2);
+  }
+}
+
+// relu and 2x2 max pooling of four values in row-major order. As PyTorch's: the first of equal maxima, and NaN wins. `at`
+// is the winner's number, 4 if it is not above 0.
+SG_HD Vector<float> pool_after_relu(const Vector<float> (&y)[4], Vector<std::int32_t>& at) {
+  using F32 = Vector<float>;
+  using I32 = Vector<std::int32_t>;
+  F32 best = y[0];
+  at = I32{};
+  for (int k = 1; k < 4; ++k) {
+    const I32 wins = (y[k] > best) | (y[k] != y[k]);
+    best = wins ? y[k] : best;
+    at = wins ? I32{} + k : at;
+  }
+  at = best <= F32{} ? I32{} + 4 : at;
+  return best < F32{} ? F32{} : best;
+}
+
+}  // namespace
+
 }  // namespace sg::kernels::SG_ISA

@@ -18,6 +18,7 @@ void weight_tile(const ConvWeight& a) {
     for (int64_t i = 0; i < a.rows; ++i) {
       const float* x = a.x + n * a.x_image + i * a.x_row;
       const float* dy = a.dy + n * a.dy_image + i * a.dy_row;
+      prefetch(a.next, n * a.rows + i, a.images * a.rows);
 #pragma GCC unroll 1
       for (int64_t p = 0; p < a.width; ++p, x += a.x_pixel, dy += a.dy_pixel) {
         F32 g[kVectors];
