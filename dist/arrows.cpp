@@ -42,14 +42,13 @@ Tensor shard_of(const Tensor& full, int rank, int ranks) {
   return full.slice(0, rank * count, count);
 }
 
-std::shared_ptr<Operation> start_all_gather(Comm& comm, int unit, const Tensor& shard,
-                                            const Tensor& full) {
+Ready<Tensor> start_all_gather(Comm& comm, int unit, const Tensor& shard, const Tensor& full) {
   const std::int64_t bytes = shard.bytes();
   Posting posting{.op = "all_gather", .unit = unit, .dtype = shard.dtype(), .count = shard.numel()};
   posting.data = static_cast<const char*>(shard.raw_data());
   posting.bytes = bytes;
-  return comm.start(posting, "all_gather", (comm.size() - 1) * bytes,
-                    [&comm, shard, full, bytes](Operation& operation) {
+  return {full, comm.start(posting, "all_gather", (comm.size() - 1) * bytes,
+                           [&comm, shard, full, bytes](Operation& operation) {
     char* out = static_cast<char*>(full.raw_data());
     for (int k = 0; k < comm.size(); ++k) {
       // Each rank begins with its successor, so that not all read the same memory at once.
@@ -62,19 +61,19 @@ std::shared_ptr<Operation> start_all_gather(Comm& comm, int unit, const Tensor& 
         std::memcpy(to + begin, in + begin, static_cast<std::size_t>(end - begin));
       });
     }
-  });
+  })};
 }
 
-std::shared_ptr<Operation> start_reduce_scatter(Comm& comm, int unit, const Tensor& partial,
-                                                const Tensor& shard, bool fold) {
+Ready<Tensor> start_reduce_scatter(Comm& comm, int unit, const Tensor& partial,
+                                   const Tensor& shard, bool fold) {
   const std::int64_t bytes = shard.bytes();
   Posting posting{
       .op = "reduce_scatter", .unit = unit, .dtype = shard.dtype(), .count = shard.numel()};
   posting.data = static_cast<const char*>(partial.raw_data());
   posting.stride = bytes;
   posting.bytes = bytes;
-  return comm.start(posting, "reduce_scatter", (comm.size() - 1) * bytes,
-                    [&comm, partial, shard, fold](Operation& operation) {
+  return {shard, comm.start(posting, "reduce_scatter", (comm.size() - 1) * bytes,
+                            [&comm, partial, shard, fold](Operation& operation) {
     visit_floating("reduce_scatter", shard.dtype(), [&](auto type) {
       using T = typename decltype(type)::type;
       if constexpr (std::is_same_v<T, float> || std::is_same_v<T, double>) {
@@ -87,7 +86,7 @@ std::shared_ptr<Operation> start_reduce_scatter(Comm& comm, int unit, const Tens
         fail("[reduce_scatter] sums are kept in f32 or f64, got {}", name_of(shard.dtype()));
       }
     });
-  });
+  })};
 }
 
 std::vector<std::uint64_t> exchange(Comm& comm, std::string_view name,

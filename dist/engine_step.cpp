@@ -53,13 +53,13 @@ void Engine::reduce() {
   reducer_->wait();
   if (plan_.reduced.layout == Layout::full) {
     comm_.quiesce();  // hazard: peers still sum from the partial gradients that the gather overwrites
-    std::vector<std::shared_ptr<Operation>> gathers;
+    std::vector<Ready<Tensor>> gathers;
     for (auto& unit : units_)
       if (unit->trainable)
         gathers.push_back(start_all_gather(comm_, unit->index,
                                            shard_of(unit->accumulated, comm_.rank(), comm_.size()),
                                            unit->accumulated));
-    for (auto& gather : gathers) gather->wait();
+    for (const auto& gather : gathers) gather.get();
   }
   reduced_ = true;
 }
@@ -129,13 +129,13 @@ void Engine::update(Unit& unit, const optim::StepValues& values) {
 // state -> param: where everybody keeps the whole parameter, the owners' slices go to everybody, in place.
 void Engine::publish() {
   if (plan_.state.layout == plan_.param.layout) return;
-  std::vector<std::shared_ptr<Operation>> gathers;
+  std::vector<Ready<Tensor>> gathers;
   for (auto& unit : units_)
     if (unit->trainable)
       gathers.push_back(start_all_gather(comm_, unit->index,
                                          shard_of(unit->rest, comm_.rank(), comm_.size()),
                                          unit->rest));
-  for (auto& gather : gathers) gather->wait();
+  for (const auto& gather : gathers) gather.get();
 }
 
 }  // namespace sg::dist

@@ -32,7 +32,7 @@ void GradReducer::start(int micro, bool last) {
 // first micro-batch of gradients that rest as `partial`, a partial unit in flight otherwise.
 void GradReducer::open(Unit& unit) {
   // The previous micro-batch's partial of this unit may still be on its way.
-  while (!in_flight_.empty() && unit.reduction != nullptr) free_oldest();
+  while (!in_flight_.empty() && unit.reduction.pending()) free_oldest();
   if (unit.partial.defined()) return;
   if (plan_.grad.layout == Layout::partial && micro_ == 0) {
     unit.partial = unit.accumulated;
@@ -114,8 +114,8 @@ void GradReducer::start_reduction(Unit& unit) {
 
 void GradReducer::free_oldest() {
   Unit& oldest = *in_flight_.front();
-  oldest.reduction->wait_released();  // peers read it: its bytes must not be reused before
-  oldest.reduction = nullptr;
+  oldest.reduction.wait_readers();  // peers read it: its bytes must not be reused before
+  oldest.reduction = {};
   oldest.partial = {};
   in_flight_.erase(in_flight_.begin());
 }
@@ -135,9 +135,8 @@ void GradReducer::finish() {
 void GradReducer::wait() {
   while (!in_flight_.empty()) free_oldest();
   for (auto& unit : units_) {
-    if (unit->reduction == nullptr) continue;
-    unit->reduction->wait();
-    unit->reduction = nullptr;
+    unit->reduction.get();
+    unit->reduction = {};
   }
 }
 

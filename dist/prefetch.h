@@ -41,11 +41,9 @@ class Prefetcher {
  private:
   struct Gather {
     int unit = -1;
-    std::shared_ptr<Storage> full;
-    std::shared_ptr<Operation> operation;
+    Ready<Tensor> full;
   };
   Gather start(int unit);
-  static void finish(Gather& gather);
 
   Comm& comm_;
   std::vector<std::unique_ptr<Unit>>& units_;

@@ -83,7 +83,7 @@ struct Unit : UnitLayout {
   Tensor partial;
   std::vector<bool> arrived;  ///< by segment
   int missing = 0;            ///< segments without gradient in this backward
-  std::shared_ptr<Operation> reduction;
+  Ready<Tensor> reduction;     ///< the sum under way
 };
 
 }  // namespace sg::dist

@@ -12,16 +12,8 @@ thread_local Comm* tls_comm = nullptr;
 
 Comm::Comm(std::unique_ptr<Transport> transport, Executor executor)
     : transport_(std::move(transport)), executor_(executor) {
-  if (executor_ == Executor::thread && size() > 1) thread_ = std::thread([this] { work(); });
-}
-
-Comm::~Comm() {
-  {
-    const std::lock_guard lock(mutex_);
-    stop_ = true;
-  }
-  changed_.notify_all();
-  if (thread_.joinable()) thread_.join();
+  if (executor_ == Executor::thread && size() > 1)
+    stream_ = std::make_unique<Stream>(Rank(rank(), size(), 1, 0));
 }
 
 std::shared_ptr<Operation> Comm::start(Posting posting, std::string_view name, std::int64_t sent,
@@ -33,7 +25,8 @@ std::shared_ptr<Operation> Comm::start(Posting posting, std::string_view name, s
     operation->posting_ = posting;
     operation->released_ = true;
     operation->finish_(*operation);
-    operation->state_ = Operation::State::done;
+    operation->finish_ = nullptr;
+    operation->done_ = true;
     return operation;
   }
   // A transport remembers a bounded number of postings; every rank finishes the same old one before it posts more.
@@ -43,13 +36,9 @@ std::shared_ptr<Operation> Comm::start(Posting posting, std::string_view name, s
   current_rank().ledger().book_traffic(current_rank().phase, name, sent);
   transport_->post(posting);
   unreleased_.push_back(operation);
-  if (thread_.joinable()) {
-    {
-      const std::lock_guard lock(mutex_);
-      queue_.push_back(operation);
-    }
-    changed_.notify_all();
-  }
+  if (stream_ != nullptr)
+    operation->on_stream_ =
+        stream_->enqueue([this, op = operation.get()] { this->finish(*op); });  // unreleased_ keeps it
   return operation;
 }
 
@@ -66,44 +55,27 @@ void Comm::finish(Operation& operation) {
   }
 }
 
-void Comm::work() {
-  Rank helper(rank(), size(), 1, 0);  // the comm thread computes alone and allocates nothing
-  const RankScope scope(helper);
-  std::unique_lock lock(mutex_);
-  while (true) {
-    changed_.wait(lock, [&] { return stop_ || !queue_.empty(); });
-    if (queue_.empty()) return;
-    const std::shared_ptr<Operation> operation = queue_.front();
-    queue_.pop_front();
-    lock.unlock();
-    finish(*operation);
-    lock.lock();
-    operation->state_ = Operation::State::done;
-    changed_.notify_all();
-  }
-}
-
 void Comm::quiesce() {
   while (!unreleased_.empty()) {
     const std::shared_ptr<Operation> operation = unreleased_.front();
-    operation->wait_released();
+    operation->wait_readers();
     unreleased_.pop_front();
   }
 }
 
 void Operation::wait() {
-  if (comm_->thread_.joinable() && comm_->size() > 1) {
-    std::unique_lock lock(comm_->mutex_);
-    comm_->changed_.wait(lock, [&] { return state_ == State::done; });
-  } else if (state_ != State::done) {
-    comm_->finish(*this);
-    state_ = State::done;
+  if (!done_) {
+    if (on_stream_ != nullptr) on_stream_->wait();
+    else comm_->finish(*this);
+    done_ = true;
+    // What these hold is freed on the rank's own thread.
+    finish_ = nullptr;
+    on_stream_ = nullptr;
   }
-  finish_ = nullptr;
   if (error_ != nullptr) std::rethrow_exception(error_);
 }
 
-void Operation::wait_released() {
+void Operation::wait_readers() {
   wait();
   if (released_) return;
   comm_->transport_->wait_released(posting_.sequence);

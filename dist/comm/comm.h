@@ -2,14 +2,13 @@
 // handed in, never "the world".
 #pragma once
 
-#include <condition_variable>
 #include <deque>
+#include <exception>
 #include <functional>
 #include <memory>
-#include <mutex>
-#include <thread>
 
 #include "core/rank.h"
+#include "core/stream.h"
 #include "dist/comm/transport.h"
 
 namespace sg::dist {
@@ -19,13 +18,11 @@ namespace sg::dist {
 enum class Executor { inlined, thread };
 
 /// A started collective: the posting is out, finishing it moves the bytes. The buffers belong to the caller, who keeps
-/// them until wait_released().
-class Operation {
+/// them until wait_readers(): until then peers may read what this rank posted.
+class Operation final : public Event {
  public:
-  /// Returns when this rank has its result. Throws what went wrong.
-  void wait();
-  /// Returns when, besides, every peer has read what this rank posted: the posted bytes may change again.
-  void wait_released();
+  void wait() override;
+  void wait_readers() override;
   /// Holds on to something, a posted buffer say, until every peer has read it.
   void keep(std::shared_ptr<void> owner) { kept_ = std::move(owner); }
 
@@ -34,8 +31,8 @@ class Operation {
   class Comm* comm_ = nullptr;
   Posting posting_;
   std::function<void(Operation&)> finish_;
-  enum class State { started, done } state_ = State::started;
-  bool released_ = false;
+  std::shared_ptr<Event> on_stream_;  // null with the inlined executor
+  bool done_ = false, released_ = false;
   std::exception_ptr error_;
   std::shared_ptr<void> kept_;
 };
@@ -43,7 +40,6 @@ class Operation {
 class Comm {
  public:
   Comm(std::unique_ptr<Transport> transport, Executor executor);
-  ~Comm();
   Comm(const Comm&) = delete;
   Comm& operator=(const Comm&) = delete;
 
@@ -59,24 +55,21 @@ class Comm {
   const char* view(const Operation& operation, int peer);
   /// Waits until peers have read everything this rank ever posted: its memory may change.
   void quiesce();
+  /// Collectives that peers may still read from.
+  std::size_t unreleased() const { return unreleased_.size(); }
   void poison(const std::string& cause) { transport_->poison(cause); }
 
  private:
   friend class Operation;
   static constexpr std::size_t kWindow = 128;  // started but unfinished operations, half a transport's ring
   void finish(Operation& operation);
-  void work();
 
   std::unique_ptr<Transport> transport_;
   const Executor executor_;
   std::uint64_t next_ = 0;
   std::deque<std::shared_ptr<Operation>> unreleased_;
 
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<std::shared_ptr<Operation>> queue_;
-  bool stop_ = false;
-  std::thread thread_;
+  std::unique_ptr<Stream> stream_;  // null with the inlined executor
 };
 
 /// The group of the rank that this thread runs, set by launch_ranks(); a group of one elsewhere.

@@ -87,14 +87,14 @@ class ThreadTransport final : public Transport {
     seat.waiting_in.store(op);
     std::unique_lock lock(seat.mutex);
     // Sequentially consistent with the waker: either it sees `asleep`, or this sees what it stored before.
-    seat.asleep.store(true);
+    seat.asleep.fetch_add(1);
     const auto awake = [&] { return ready() || world_.poisoned_.load(); };
     bool in_time = true;
     if (world_.options_.deadline.count() > 0)
       in_time = seat.wake.wait_until(lock, start + world_.options_.deadline, awake);
     else
       seat.wake.wait(lock, awake);
-    seat.asleep.store(false);
+    seat.asleep.fetch_sub(1);
     lock.unlock();
     if (ready()) return;
     seat.waiting_in.store(nullptr);
@@ -110,7 +110,7 @@ class ThreadTransport final : public Transport {
     for (int r = 0; r < world_.size_; ++r) {
       if (r == rank_) continue;
       const ThreadWorld::Seat& seat = *world_.seats_[static_cast<std::size_t>(r)];
-      const char* in = seat.asleep.load() ? seat.waiting_in.load() : nullptr;
+      const char* in = seat.asleep.load() > 0 ? seat.waiting_in.load() : nullptr;
       text += in != nullptr
                   ? fmt::format("rank {} waits in {} of collective {}; ", r, in, seat.waiting_at.load())
                   : fmt::format("rank {} is in no collective; ", r);
@@ -134,7 +134,7 @@ std::unique_ptr<Transport> ThreadWorld::transport(int rank) {
 void ThreadWorld::wake_peers(int rank) {
   for (int r = 0; r < size_; ++r) {
     Seat& seat = *seats_[static_cast<std::size_t>(r)];
-    if (r == rank || !seat.asleep.load()) continue;
+    if (r == rank || seat.asleep.load() == 0) continue;
     const std::lock_guard lock(seat.mutex);
     seat.wake.notify_all();
   }

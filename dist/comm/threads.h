@@ -42,7 +42,7 @@ class ThreadWorld {
   };
   struct alignas(64) Seat {  // one a rank
     std::vector<Slot> slots = std::vector<Slot>(kRing);
-    std::atomic<bool> asleep{false};
+    std::atomic<int> asleep{0};  // threads: the rank's own, and its stream's
     std::mutex mutex;
     std::condition_variable wake;
     std::atomic<const char*> waiting_in{nullptr};  // the collective it is in, for others' error texts
