@@ -1,0 +1,177 @@
+// The examples of docs/extending.md, which quotes them from here; compiled, checked and trained under every plan.
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+
+#include "autograd/gradcheck.h"
+#include "autograd/node.h"
+#include "autograd/ops.h"
+#include "core/kernels/elementwise_list.h"
+#include "core/ops.h"
+#include "data/loader.h"
+#include "dist/engine.h"
+#include "dist/launch.h"
+#include "nn/nn.h"
+#include "optim/elementwise.h"
+#include "tests/docs/support.h"
+
+namespace sg::ew {
+
+struct Mish {  // x tanh(softplus(x)): Misra, "Mish", 2019
+  static constexpr char name[] = "mish";
+  static constexpr Saves saves = kInput;
+  template <class T> SG_HD static T gate(T x) { return math::tanh(math::log1p(math::exp(x))); }
+  template <class T> SG_HD static T f(T x) { return x * gate(x); }
+  template <class T> SG_HD static T df(T x, T) {
+    const T t = gate(x);
+    return t + x * (T(1) - t * t) * math::sigmoid(x);
+  }
+};
+
+}  // namespace sg::ew
+
+namespace sg {
+namespace {
+
+/// Every row (the last dimension) divided by its Euclidean length.
+Var normalize_rows(const Var& x) {
+  const Tensor in = x.value();
+  const Tensor length = ops::sqrt(ops::sum(ops::square(in), {-1}, keep));
+  const Tensor y = ops::div(in, length);
+  return record("normalize_rows", {x}, y, [y = Saved(y), length = Saved(length)](Backward& back) {
+    const Tensor g = back.grad();
+    const Tensor along = ops::sum(ops::mul(g, y.get()), {-1}, keep);
+    back.set(0, ops::div(ops::sub(g, ops::mul(y.get(), along)), length.get()));
+  });
+}
+
+struct RMSNorm : nn::Module {
+  std::int64_t size;
+  double eps = 1e-6;
+  nn::Parameter weight = parameter("weight", {size}, nn::ones);
+  explicit RMSNorm(std::int64_t size) : size(size) {}
+  Var forward(const Var& x) override { return x * rsqrt(mean(square(x), -1, keep) + eps) * weight; }
+};
+
+struct SignSgd {
+  static constexpr const char* name = "signsgd";
+  static std::vector<std::string> hyper_names() { return {"lr", "momentum"}; }
+  static std::vector<std::string> state_names() { return {"momentum_buffer"}; }
+  static void check(const optim::Hyper& h) {
+    SG_CHECK(h.lr >= 0, "[signsgd] lr must be >= 0, got {}", h.lr);
+  }
+  template <class T>
+  static auto rule(const optim::Hyper& h, const optim::StepValues& v) {
+    return [lr = T(h.lr * v.lr_factor), mu = T(h.momentum)](T& p, T g, T& m) {
+      m = mu * m + (1 - mu) * g;
+      p -= lr * T((m > 0) - (m < 0));
+    };
+  }
+};
+
+/// Horizontal and vertical stripes.
+data::DatasetPtr stripes(std::int64_t count) {
+  data::Dataset set;
+  set.name = "stripes";
+  set.channels = 1, set.height = 8, set.width = 8;
+  set.classes = {"horizontal", "vertical"};
+  for (std::int64_t i = 0; i < count; ++i) {
+    const int label = static_cast<int>(i % 2);
+    set.labels.push_back(static_cast<std::uint8_t>(label));
+    for (std::int64_t y = 0; y < set.height; ++y)
+      for (std::int64_t x = 0; x < set.width; ++x)
+        set.images.push_back(((label == 0 ? y : x) + i / 2) % 2 == 0 ? 255 : 0);
+  }
+  set.validate();
+  return std::make_shared<const data::Dataset>(std::move(set));
+}
+
+TEST(Extending, ElementwiseOp) {
+  EXPECT_NEAR(ew::Mish::f(1.0), 0.8650983882673103, 1e-15);  // torch.nn.functional.mish
+  EXPECT_NEAR(ew::Mish::f(-2.0), -0.2525014826957088, 1e-15);
+  for (const double x : {-5.0, -1.0, -0.3, 0.0, 0.4, 2.0, 6.0}) {
+    const double h = 1e-5, numeric = (ew::Mish::f(x + h) - ew::Mish::f(x - h)) / (2 * h);
+    EXPECT_NEAR(ew::Mish::df(x, ew::Mish::f(x)), numeric, 1e-9) << x;
+  }
+}
+
+// The list's op that the page calls: it has a table and a node because it is in the list.
+TEST(Extending, AListedOpIsDifferentiable) {
+  gradcheck([](std::span<const Var> x) { return silu(x[0]); },
+            {Var(Tensor::from<double>({-2, -0.5, 0.25, 3}, {4}), true)});
+}
+
+TEST(Extending, LambdaOp) {
+  const Tensor x = Tensor::from<double>({3, 4, 0, 1, -2, 2}, {2, 3});
+  const std::vector<double> y = normalize_rows(Var(x)).value().to_doubles();
+  const std::vector<double> expected{0.6, 0.8, 0, 1.0 / 3, -2.0 / 3, 2.0 / 3};
+  for (std::size_t i = 0; i < y.size(); ++i) EXPECT_NEAR(y[i], expected[i], 1e-15);
+  gradcheck([](std::span<const Var> in) { return normalize_rows(in[0]); }, {Var(x, true)});
+}
+
+TEST(Extending, Layer) {
+  RMSNorm norm(3);
+  norm.to(DType::f64);
+  const Var x(Tensor::from<double>({3, 4, 0, 1, -2, 2}, {2, 3}), true);
+  EXPECT_NEAR(norm(x).value().to_doubles()[1], 4 / std::sqrt(25.0 / 3 + 1e-6), 1e-12);
+  gradcheck([&](std::span<const Var> in) { return norm(in[0]); }, {x});
+}
+
+struct Training {
+  std::vector<std::uint64_t> loss_bits;
+  double first = 0, last = 0;
+  bool as_predicted = false;
+};
+
+// All of them together: own layer, own op, own optimizer, own data.
+Training train(const std::string& plan, int ranks) {
+  Training run;
+  const data::DatasetPtr set = stripes(64);
+  dist::launch_ranks(ranks, [&](Rank& rank) {
+    struct Net : nn::Module {
+      nn::Linear in = child("in", nn::Linear(64, 24));
+      RMSNorm norm = child("norm", RMSNorm(24));
+      nn::Linear out = child("out", nn::Linear(24, 2));
+      Var forward(const Var& x) override { return out(normalize_rows(relu(norm(in(flatten(x, 1))))) * 4.0); }
+    };
+    auto engine = dist::initialize(Net(), optim::elementwise<SignSgd>({.lr = 2e-3, .momentum = 0.9}), {.plan = plan});
+    data::Loader loader(set, {.batch_size = 16});
+    for (int epoch = 0; epoch < 10; ++epoch) {
+      for (auto [images, labels] : loader.epoch(epoch)) {
+        engine->backward(nn::cross_entropy((*engine)(images), labels));
+        engine->step();
+        if (rank.index == 0) run.loss_bits.push_back(std::bit_cast<std::uint64_t>(engine->loss()));
+      }
+    }
+    const dist::Report report = engine->report();
+    if (rank.index == 0) run.as_predicted = report.matches();
+  }, {.threads = 1});
+  run.first = std::bit_cast<double>(run.loss_bits.front());
+  run.last = std::bit_cast<double>(run.loss_bits.back());
+  return run;
+}
+
+TEST(Extending, EverythingTrainsUnderEveryPlan) {
+  const Training ddp = train("ddp", 4);
+  EXPECT_LT(ddp.last, 0.5 * ddp.first);
+  for (const dist::Plan& plan : dist::plans()) {
+    const Training run = train(std::string(plan.name), 4);
+    EXPECT_EQ(run.loss_bits, ddp.loss_bits) << plan.name;
+    EXPECT_TRUE(run.as_predicted) << plan.name;
+  }
+}
+
+TEST(Extending, TheRowThatThePageAddsIsTheOneThatIsTested) {
+  const std::string row = docs::read(docs::root() / "tests/docs/new_plan.txt");
+  const std::string page = docs::read(docs::root() / "docs/extending.md");
+  EXPECT_NE(page.find("\n+" + row), std::string::npos) << "the diff lacks the line +" << row;
+  // The line above it is the table's last.
+  const std::size_t at = page.find("\n+" + row);
+  const std::size_t start = page.rfind('\n', at - 1);
+  const std::string above = page.substr(start + 2, at - start - 2);
+  EXPECT_NE(docs::read(docs::root() / "dist/plan.cpp").find("\n" + above + "\n"), std::string::npos) << above;
+}
+
+}  // namespace
+}  // namespace sg

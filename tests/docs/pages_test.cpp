@@ -1,0 +1,122 @@
+// README and the chapters quote code, output, paths and links; all of it must be there.
+#include <array>
+#include <cmath>
+#include <cstdio>
+#include <memory>
+#include <regex>
+
+#include "tests/docs/support.h"
+
+namespace sg::docs {
+namespace {
+
+TEST(Pages, CodeIsQuotedWordForWord) {
+  int quotes = 0;
+  for (const std::string& page : pages()) {
+    for (const Block& block : blocks_of(page)) {
+      SCOPED_TRACE(page + ":" + std::to_string(block.line));
+      const std::size_t space = block.marker.find(' ');
+      const std::string verb = block.marker.substr(0, space);
+      if (verb == "whole" || verb == "from") {
+        const std::string source = read(root() / block.marker.substr(space + 1));
+        if (verb == "whole") {
+          EXPECT_EQ(block.text(), source);
+        } else {
+          EXPECT_TRUE(contains(lines_of(source), block.lines)) << "not in the file:\n" << block.text();
+        }
+        ++quotes;
+      } else if (block.language == "cpp") {
+        ADD_FAILURE() << "code without <!-- from FILE --> before it, so nothing compiles it";
+      }
+    }
+  }
+  EXPECT_GE(quotes, 10);
+}
+
+TEST(Pages, AChangedQuoteIsFound) {
+  const std::vector<std::string> file{"int f() {", "  if (a) {", "    b();", "", "    c();", "  }", "}"};
+  EXPECT_TRUE(contains(file, {"if (a) {", "  b();", "", "  c();", "}"}));
+  EXPECT_FALSE(contains(file, {"if (a) {", "  b();", "  c();", "}"}));
+  EXPECT_FALSE(contains(file, {"if (a) {", "b();"}));
+  EXPECT_FALSE(contains(file, {"(a) {"}));
+  EXPECT_FALSE(contains(file, {}));
+}
+
+TEST(Pages, LinksLead) {
+  const std::regex link(R"(\]\(([^)#:]+)(#[^)]*)?\))");
+  int links = 0;
+  for (const std::string& page : pages()) {
+    const std::string text = read(root() / page);
+    for (std::sregex_iterator it(text.begin(), text.end(), link), end; it != end; ++it, ++links)
+      EXPECT_TRUE(std::filesystem::exists((root() / page).parent_path() / (*it)[1].str()))
+          << page << " links to " << (*it)[1];
+  }
+  EXPECT_GE(links, 5);
+}
+
+TEST(Pages, NamedFilesExist) {
+  const std::regex path(R"(`((core|autograd|nn|optim|data|dist|examples|tests|bench|docs|cmake)/[\w./]+\.(h|cpp|cc|py|sh|md|txt|cmake))`)");
+  int paths = 0;
+  for (const std::string& page : pages()) {
+    const std::string text = read(root() / page);
+    for (std::sregex_iterator it(text.begin(), text.end(), path), end; it != end; ++it, ++paths)
+      EXPECT_TRUE(std::filesystem::exists(root() / (*it)[1].str())) << page << " names " << (*it)[1];
+  }
+  EXPECT_GE(paths, 30);
+}
+
+// "`dist/unit.cpp`: `make_units`, `Unit::bytes`" says that the names occur in that file.
+TEST(Pages, NamedFunctionsAreInTheirFiles) {
+  const std::regex place(R"(`([a-z_]+(?:/[\w.]+)+)`: ((?:`[\w:()~]+`(?:, )?)+))");
+  const std::regex name(R"((\w+)(?:\(\))?`)");
+  int names = 0;
+  for (const std::string& page : pages()) {
+    const std::string text = read(root() / page);
+    for (std::sregex_iterator it(text.begin(), text.end(), place), end; it != end; ++it) {
+      const std::string file = (*it)[1], list = (*it)[2], source = read(root() / file);
+      for (std::sregex_iterator n(list.begin(), list.end(), name); n != end; ++n, ++names)
+        EXPECT_TRUE(std::regex_search(source, std::regex("\\b" + (*n)[1].str() + "\\b")))
+            << page << ": " << (*n)[1] << " is not in " << file;
+    }
+  }
+  EXPECT_GE(names, 20);
+}
+
+std::string run(const std::string& command) {
+  const std::unique_ptr<FILE, int (*)(FILE*)> pipe(popen(command.c_str(), "r"), pclose);
+  std::string out;
+  std::array<char, 4096> buffer;
+  while (pipe && std::fgets(buffer.data(), buffer.size(), pipe.get())) out += buffer.data();
+  return out;
+}
+
+// What another instruction set or another matrix product may round otherwise: the losses' last digit, and scratch.
+bool same_line(const std::string& quoted, const std::string& real) {
+  double a = 0, b = 0;
+  int i = 0, j = 0;
+  if (std::sscanf(quoted.c_str(), "step %d  loss %lf", &i, &a) == 2)
+    return std::sscanf(real.c_str(), "step %d  loss %lf", &j, &b) == 2 && i == j && std::abs(a - b) < 0.02;
+  for (const char* kind : {"  buffers ", "  activations "})
+    if (quoted.starts_with(kind)) return real.starts_with(kind);
+  return quoted == real;
+}
+
+TEST(Readme, TheFirstProgramPrintsWhatThePageSays) {
+  const std::string output = run(std::string(SG_BINARY_DIR) + "/first_program 2>&1");
+  const std::vector<std::string> real = lines_of(output);
+  const std::vector<std::string> quoted = lines_of(quoted_output("README.md", "first_program"));
+  ASSERT_EQ(real.size(), quoted.size()) << output;
+  for (std::size_t i = 0; i < real.size(); ++i)
+    EXPECT_TRUE(same_line(quoted[i], real[i])) << "quoted: " << quoted[i] << "\nreal:   " << real[i];
+}
+
+TEST(Readme, TheFirstFortyLinesRun) {
+  const std::vector<std::string> lines = lines_of(read(root() / "README.md"));
+  std::string first;
+  for (std::size_t i = 0; i < 45 && i < lines.size(); ++i) first += lines[i] + "\n";
+  for (const char* part : {"bash examples/run.sh", "bash tests/run.sh", "| `zero3` |", "int main() {", "\n}\n```\n"})
+    EXPECT_NE(first.find(part), std::string::npos) << part;
+}
+
+}  // namespace
+}  // namespace sg::docs
