@@ -1,6 +1,6 @@
 #include "data/loader.h"
 
-#include <atomic>
+#include <memory>
 #include <utility>
 
 #include "core/check.h"
@@ -75,14 +75,12 @@ void Loader::make_tensors(Slot& slot) const {
 }
 
 bool Loader::shared(const Slot& slot) const {
-  if (slot.batch.images.storage().use_count() == 1 &&
-      slot.batch.labels.storage().use_count() == 1) {
-    // The count does not order another thread's last read of the bytes before our next write; this
-    // does.
-    std::atomic_thread_fence(std::memory_order_acquire);
-    return false;
-  }
-  return true;
+  // With two holders, slot and copy, the tensors are ours again. Reading a count does not order
+  // another thread's last read of the bytes before our next write; dropping these copies does, as
+  // the count goes down with acquire and release.
+  const std::shared_ptr<Storage> images = slot.batch.images.storage();
+  const std::shared_ptr<Storage> labels = slot.batch.labels.storage();
+  return images.use_count() > 2 || labels.use_count() > 2;
 }
 
 Position Loader::position_of(std::int64_t index) const {

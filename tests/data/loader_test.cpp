@@ -181,6 +181,27 @@ TEST_P(LoaderDepth, KeptTensorsKeepTheirValues) {
   }
 }
 
+TEST_P(LoaderDepth, ATensorMayBeReadAndDroppedByAnotherThread) {
+  const auto set = numbered_set(60, 4, 4);
+  Loader reference(set, small(0)), loader(set, small(GetParam()));
+  for (int i = 0; i < 30; ++i) {
+    const Content expected = content(reference.next());
+    std::vector<float> seen;
+    std::atomic<bool> done = false;  // relaxed: orders nothing, so the loader itself has to
+    std::thread reader([&, tensor = loader.next().images]() mutable {
+      seen = tensor.to_vector<float>();
+      tensor = Tensor();
+      done.store(true, std::memory_order_relaxed);
+    });
+    if (i % 2 == 0)
+      while (!done.load(std::memory_order_relaxed)) std::this_thread::yield();
+    loader.next();
+    reference.next();
+    reader.join();
+    EXPECT_EQ(seen, expected.images);
+  }
+}
+
 TEST_P(LoaderDepth, AllocatesOnceOnTheRanksOwnThread) {
   Rank rank(0, 1, 1, 0);
   const RankScope scope(rank);
