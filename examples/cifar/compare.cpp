@@ -42,7 +42,8 @@ Column bytes_column(const std::vector<Result>& results, Kind kind) {
   Column column{std::string(name_of(kind)), {}, {}};
   for (const Result& r : results) {
     const dist::Report::Bytes& b = r.report.bytes[static_cast<std::size_t>(kind)];
-    column.predicted.push_back((kind == Kind::gathered ? "<=" : "") + thousands(most(b.predicted)));
+    const bool bound = kind == Kind::gathered && most(b.predicted) > 0;
+    column.predicted.push_back((bound ? "<= " : "") + thousands(most(b.predicted)));
     column.measured.push_back(thousands(most(b.measured)));
   }
   return column;
@@ -119,10 +120,13 @@ Comparison compare(const std::vector<Result>& results) {
     const std::string against = fmt::format("= {}", (*first)->report.plan);
     const std::size_t step = first_difference(**first, r);
     const bool same_weights = (*first)->weights == r.weights;
-    losses.predicted.push_back(against);
-    losses.measured.push_back(step == 0 ? "equal" : "DIFFER");
-    weights.predicted.push_back(against);
-    weights.measured.push_back(same_weights ? "equal" : "DIFFER");
+    const auto verdict = [&](bool equal) {
+      return *first == &r ? "reference" : equal ? "equal" : "DIFFER";
+    };
+    losses.predicted.push_back(*first == &r ? "" : against);
+    losses.measured.push_back(verdict(step == 0));
+    weights.predicted.push_back(losses.predicted.back());
+    weights.measured.push_back(verdict(same_weights));
     time.predicted.push_back("");
     time.measured.push_back(fmt::format("{:.3f}", r.seconds_per_step() * 1e3));
     if (step != 0) {

@@ -26,10 +26,13 @@ double Accuracy::overall() const { return ratio(sum(correct), sum(images)); }
 
 double Accuracy::of(std::size_t label) const { return ratio(correct[label], images[label]); }
 
-std::string Accuracy::text() const {
+std::string Accuracy::text(bool by_class) const {
   std::string out = fmt::format("test accuracy: {:.2f} % of {} images\n", 100 * overall(), sum(images));
+  if (!by_class) return out;
+  std::size_t width = 0;
+  for (const std::string& name : classes) width = std::max(width, name.size());
   for (std::size_t c = 0; c < classes.size(); ++c)
-    out += fmt::format("  {:<11} {:6.2f} %\n", classes[c], 100 * of(c));
+    out += fmt::format("  {:<{}}  {:6.2f} %\n", classes[c], width, 100 * of(c));
   return out;
 }
 

@@ -17,7 +17,8 @@ struct Accuracy {
   double overall() const;
   /// Of one class; 0 if it has no image.
   double of(std::size_t label) const;
-  std::string text() const;
+  /// Lines for people; without `by_class` only the first.
+  std::string text(bool by_class) const;
 };
 
 /// Every image of `set` counts once, whatever the number of ranks. Collective.

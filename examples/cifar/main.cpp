@@ -46,7 +46,7 @@ int run(const Options& options) {
     const bool save = !options.save_weights.empty() && results.empty();
     results.push_back(train(options, *plan, data, metrics ? &*metrics : nullptr, save));
     const Result& result = results.back();
-    if (result.accuracy) fmt::print("{}", result.accuracy->text());
+    if (result.accuracy) fmt::print("{}", result.accuracy->text(results.size() == 1));
     if (plans.size() == 1) fmt::print("\n{}", result.report.text());
     if (metrics) metrics->add_summary(result);
     if (result.interrupted) break;

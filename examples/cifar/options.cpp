@@ -71,8 +71,8 @@ Options parse_options(int argc, char** argv) {
   app.add_option("--schedule", o.schedule, "learning rate: constant or cosine (constant)");
   app.add_option("--warmup-steps", o.warmup_steps, "steps of linear warm-up (0)");
   app.add_flag("--augment", o.augment, "random flip and crop");
-  app.add_flag("!--no-shuffle", o.shuffle, "the files' own order of samples");
-  app.add_flag("!--no-eval", o.evaluate, "no test accuracy");
+  app.add_flag_callback("--no-shuffle", [&o] { o.shuffle = false; }, "the files' own order of samples");
+  app.add_flag_callback("--no-eval", [&o] { o.evaluate = false; }, "no test accuracy");
   app.add_flag("--checkpoint-activations", o.checkpoint_activations,
                "recompute activations in backward instead of keeping them");
   app.add_option("--dtype", o.dtype, "f32 or f64 (f32)");

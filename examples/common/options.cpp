@@ -118,7 +118,8 @@ void add_options(CLI::App& app, TrainOptions& o, Plans plans) {
   app.add_option("--steps", o.steps, "optimizer steps; 0 trains nothing");
   app.add_option("--threads", o.threads, "compute threads a rank (cores / ranks)")
       ->check(CLI::PositiveNumber);
-  app.add_option("--seed", o.seed, "of initial weights, order and augmentation (0)");
+  app.add_option("--seed", o.seed, "of initial weights, order and augmentation (0)")
+      ->check(CLI::NonNegativeNumber);
   app.add_option("--optimizer", o.optimizer, "sgd, adam or adamw (adam)");
   app.add_option("--lr", o.lr, "learning rate (0.001)");
   app.add_option("--momentum", o.momentum, "of sgd (0)");
@@ -126,7 +127,7 @@ void add_options(CLI::App& app, TrainOptions& o, Plans plans) {
   app.add_option("--clip-norm", o.clip_norm, "largest global norm of the gradients (0: no limit)");
   app.add_option("--executor", o.executor,
                  "who runs collectives: inline, thread (a comm thread a rank) or auto (auto)");
-  app.add_flag("!--no-prefetch", o.prefetch, "zero3: gather each unit only when it is used");
+  app.add_flag_callback("--no-prefetch", [&o] { o.prefetch = false; }, "zero3: gather each unit only when it is used");
 }
 
 void parse(CLI::App& app, TrainOptions& options, int argc, char** argv, Plans plans) {

@@ -6,8 +6,10 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <fstream>
 #include <sstream>
+#include <thread>
 
 #include "data/cifar10.h"
 #include "data/synthetic.h"
@@ -16,6 +18,9 @@ namespace sg::test {
 namespace {
 
 namespace fs = std::filesystem;
+
+// Far beyond what any of these runs takes, sanitizers included.
+constexpr std::chrono::seconds kDeadline{200};
 
 std::string read_text(const fs::path& file) {
   std::ifstream in(file, std::ios::binary);
@@ -47,7 +52,8 @@ class CleanUp : public testing::Environment {
 
 }  // namespace
 
-Process::Process(const std::string& program, const std::string& arguments) {
+Process::Process(const std::string& program, const std::string& arguments)
+    : command_(program + " " + arguments) {
   static std::atomic<int> count{0};
   const int number = ++count;
   out_ = process_folder() / fmt::format("{}.out", number);
@@ -83,7 +89,16 @@ void Process::signal(int number) const { kill(pid_, number); }
 
 Outcome Process::wait() {
   int status = 0;
-  waitpid(pid_, &status, 0);
+  const auto deadline = std::chrono::steady_clock::now() + kDeadline;
+  while (waitpid(pid_, &status, WNOHANG) == 0) {
+    if (std::chrono::steady_clock::now() > deadline) {
+      ADD_FAILURE() << "no end within " << kDeadline.count() << " s: " << command_ << "\n" << out();
+      kill(pid_, SIGKILL);
+      waitpid(pid_, &status, 0);
+      break;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
   pid_ = -1;
   return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), read_text(out_),
           read_text(err_)};

@@ -27,9 +27,11 @@ class Process {
   /// Standard output so far.
   std::string out() const;
   void signal(int number) const;
+  /// Waits for its end; kills it, and the test fails, if it hangs.
   Outcome wait();
 
  private:
+  std::string command_;
   std::filesystem::path out_, err_;
   int pid_ = -1;
 };

@@ -91,7 +91,7 @@ TEST(Usage, HelpListsEveryOptionOfTheContract) {
 class BadData : public testing::Test {
  protected:
   void SetUp() override {
-    fs::copy(small_data(), folder_, fs::copy_options::overwrite_existing);
+    fs::copy(small_data(), folder_, fs::copy_options::recursive);
   }
   std::string options() const { return "--data " + folder_.string(); }
   fs::path folder_ = scratch();
