@@ -46,7 +46,7 @@ TEST(Pages, LinksLead) {
   const std::regex link(R"(\]\(([^)#:]+)(#[^)]*)?\))");
   int links = 0;
   for (const std::string& page : pages()) {
-    const std::string text = read(root() / page);
+    const std::string text = prose_of(page);
     for (std::sregex_iterator it(text.begin(), text.end(), link), end; it != end; ++it, ++links)
       EXPECT_TRUE(std::filesystem::exists((root() / page).parent_path() / (*it)[1].str()))
           << page << " links to " << (*it)[1];

@@ -70,6 +70,20 @@ inline std::vector<Block> blocks_of(const std::string& page) {
   return blocks;
 }
 
+/// A page without its fenced blocks.
+inline std::string prose_of(const std::string& page) {
+  std::string text;
+  bool inside = false;
+  for (const std::string& line : lines_of(read(root() / page))) {
+    if (line.starts_with("```")) {
+      inside = !inside;
+    } else if (!inside) {
+      text += line + "\n";
+    }
+  }
+  return text;
+}
+
 /// The block marked "output NAME"; its text.
 inline std::string quoted_output(const std::string& page, const std::string& name) {
   for (const Block& block : blocks_of(page))
