@@ -47,7 +47,7 @@ Ready<Tensor> start_all_gather(Comm& comm, int unit, const Tensor& shard, const 
   Posting posting{.op = "all_gather", .unit = unit, .dtype = shard.dtype(), .count = shard.numel()};
   posting.data = static_cast<const char*>(shard.raw_data());
   posting.bytes = bytes;
-  return {full, comm.start(posting, "all_gather", (comm.size() - 1) * bytes,
+  return {full, comm.start(posting, shard.storage(), "all_gather", (comm.size() - 1) * bytes,
                            [&comm, shard, full, bytes](Operation& operation) {
     char* out = static_cast<char*>(full.raw_data());
     for (int k = 0; k < comm.size(); ++k) {
@@ -72,7 +72,7 @@ Ready<Tensor> start_reduce_scatter(Comm& comm, int unit, const Tensor& partial,
   posting.data = static_cast<const char*>(partial.raw_data());
   posting.stride = bytes;
   posting.bytes = bytes;
-  return {shard, comm.start(posting, "reduce_scatter", (comm.size() - 1) * bytes,
+  return {shard, comm.start(posting, partial.storage(), "reduce_scatter", (comm.size() - 1) * bytes,
                             [&comm, partial, shard, fold](Operation& operation) {
     visit_floating("reduce_scatter", shard.dtype(), [&](auto type) {
       using T = typename decltype(type)::type;
@@ -99,12 +99,11 @@ std::vector<std::uint64_t> exchange(Comm& comm, std::string_view name,
   posting.data = reinterpret_cast<const char*>(posted->data());
   posting.bytes = static_cast<std::int64_t>(mine.size_bytes());
   const auto operation =
-      comm.start(posting, name, (comm.size() - 1) * posting.bytes, [&](Operation& op) {
+      comm.start(posting, posted, name, (comm.size() - 1) * posting.bytes, [&](Operation& op) {
         for (int r = 0; r < comm.size(); ++r)
           std::memcpy(all.data() + static_cast<std::size_t>(r) * n,
                       r == comm.rank() ? posting.data : comm.view(op, r), mine.size_bytes());
       });
-  operation->keep(posted);
   operation->wait();
   return all;
 }

@@ -55,32 +55,41 @@ void launch_ranks(int ranks, const std::function<void(Rank&)>& fn, const LaunchO
   std::mutex mutex;
   std::exception_ptr first;
   int first_rank = -1;
+  const auto failed = [&](int r, const std::exception_ptr& error) {
+    {
+      const std::lock_guard lock(mutex);
+      if (first == nullptr) {
+        first = error;
+        first_rank = r;
+      }
+    }
+    try {
+      std::rethrow_exception(error);
+    } catch (const std::exception& e) {
+      world.poison(r, e.what());
+    } catch (...) {
+      world.poison(r, "an exception that is no std::exception");
+    }
+  };
   const auto run = [&](int r) {
     const RankScope rank(*contexts[static_cast<std::size_t>(r)]);
     const CommScope comm(*comms[static_cast<std::size_t>(r)]);
     try {
       fn(*contexts[static_cast<std::size_t>(r)]);
+      comms[static_cast<std::size_t>(r)]->leave();
     } catch (...) {
-      const std::exception_ptr error = std::current_exception();
-      {
-        const std::lock_guard lock(mutex);
-        if (first == nullptr) {
-          first = error;
-          first_rank = r;
-        }
-      }
-      try {
-        std::rethrow_exception(error);
-      } catch (const std::exception& e) {
-        world.poison(r, e.what());
-      } catch (...) {
-        world.poison(r, "an exception that is no std::exception");
-      }
+      failed(r, std::current_exception());
     }
   };
   std::vector<std::thread> pool;
-  for (int r = 0; r < ranks; ++r) pool.emplace_back(run, r);
+  try {
+    for (int r = 0; r < ranks; ++r) pool.emplace_back(run, r);
+  } catch (...) {  // the system has no more threads: those that run must not wait for the rest
+    failed(static_cast<int>(pool.size()), std::current_exception());
+  }
   for (std::thread& thread : pool) thread.join();
+  // All comm threads end before anything is freed that they might read.
+  for (const auto& comm : comms) comm->stop();
   if (first == nullptr) return;
   try {
     std::rethrow_exception(first);

@@ -16,7 +16,10 @@ Comm::Comm(std::unique_ptr<Transport> transport, Executor executor)
     stream_ = std::make_unique<Stream>(Rank(rank(), size(), 1, 0));
 }
 
-std::shared_ptr<Operation> Comm::start(Posting posting, std::string_view name, std::int64_t sent,
+Comm::~Comm() { stop(); }
+
+std::shared_ptr<Operation> Comm::start(Posting posting, std::shared_ptr<void> owner,
+                                       std::string_view name, std::int64_t sent,
                                        std::function<void(Operation&)> finish) {
   auto operation = std::make_shared<Operation>();
   operation->comm_ = this;
@@ -33,9 +36,15 @@ std::shared_ptr<Operation> Comm::start(Posting posting, std::string_view name, s
   if (unreleased_.size() >= kWindow) unreleased_[unreleased_.size() - kWindow]->wait();
   posting.sequence = next_++;
   operation->posting_ = posting;
+  operation->posted_ = std::move(owner);
   current_rank().ledger().book_traffic(current_rank().phase, name, sent);
   transport_->post(posting);
   unreleased_.push_back(operation);
+  // Of those that the transport has forgotten, nobody reads any more.
+  while (unreleased_.front()->posting_.sequence + Transport::kDepth <= posting.sequence) {
+    unreleased_.front()->posted_ = nullptr;
+    unreleased_.pop_front();
+  }
   if (stream_ != nullptr)
     operation->on_stream_ =
         stream_->enqueue([this, op = operation.get()] { this->finish(*op); });  // unreleased_ keeps it
@@ -53,6 +62,11 @@ void Comm::finish(Operation& operation) {
   } catch (...) {
     operation.error_ = std::current_exception();
   }
+}
+
+void Comm::leave() {
+  for (const auto& operation : unreleased_) operation->wait();
+  transport_->leave();
 }
 
 void Comm::quiesce() {
@@ -80,6 +94,7 @@ void Operation::wait_readers() {
   if (released_) return;
   comm_->transport_->wait_released(posting_.sequence);
   released_ = true;
+  posted_ = nullptr;
 }
 
 Comm& current_comm() {

@@ -17,14 +17,12 @@ namespace sg::dist {
 /// thread of the rank, which pays only where cores are spare. The bits are the same.
 enum class Executor { inlined, thread };
 
-/// A started collective: the posting is out, finishing it moves the bytes. The buffers belong to the caller, who keeps
-/// them until wait_readers(): until then peers may read what this rank posted.
+/// A started collective: the posting is out, finishing it moves the bytes. What was posted must not change until
+/// wait_readers() returns, and is kept alive until then, whatever becomes of the caller.
 class Operation final : public Event {
  public:
   void wait() override;
   void wait_readers() override;
-  /// Holds on to something, a posted buffer say, until every peer has read it.
-  void keep(std::shared_ptr<void> owner) { kept_ = std::move(owner); }
 
  private:
   friend class Comm;
@@ -34,12 +32,13 @@ class Operation final : public Event {
   std::shared_ptr<Event> on_stream_;  // null with the inlined executor
   bool done_ = false, released_ = false;
   std::exception_ptr error_;
-  std::shared_ptr<void> kept_;
+  std::shared_ptr<void> posted_;  // owner of what peers read
 };
 
 class Comm {
  public:
   Comm(std::unique_ptr<Transport> transport, Executor executor);
+  ~Comm();
   Comm(const Comm&) = delete;
   Comm& operator=(const Comm&) = delete;
 
@@ -47,9 +46,10 @@ class Comm {
   int size() const { return transport_->size(); }
   Executor executor() const { return executor_; }
 
-  /// Posts and returns. `finish` reads the peers' postings by view(); `name` is what the ledger books it as, `sent` the
-  /// bytes this rank sends in all. Nothing is posted or booked in a group of one.
-  std::shared_ptr<Operation> start(Posting posting, std::string_view name, std::int64_t sent,
+  /// Posts and returns. `owner` keeps the posted bytes alive; `finish` reads the peers' postings by view(); `name` is what
+  /// the ledger books it as, `sent` the bytes this rank sends in all. Nothing is posted or booked in a group of one.
+  std::shared_ptr<Operation> start(Posting posting, std::shared_ptr<void> owner,
+                                   std::string_view name, std::int64_t sent,
                                    std::function<void(Operation&)> finish);
   /// Inside finish: the bytes that `peer` has for this rank; waits for them.
   const char* view(const Operation& operation, int peer);
@@ -57,11 +57,15 @@ class Comm {
   void quiesce();
   /// Collectives that peers may still read from.
   std::size_t unreleased() const { return unreleased_.size(); }
+  /// The end of this rank's program: finishes what it started, then lets peers that wait for more know.
+  void leave();
+  /// Ends the comm thread. What this rank posted stays readable until the Comm is gone.
+  void stop() { stream_.reset(); }
   void poison(const std::string& cause) { transport_->poison(cause); }
 
  private:
   friend class Operation;
-  static constexpr std::size_t kWindow = 128;  // started but unfinished operations, half a transport's ring
+  static constexpr std::size_t kWindow = Transport::kDepth / 2;  // started but unfinished operations
   void finish(Operation& operation);
 
   std::unique_ptr<Transport> transport_;

@@ -14,8 +14,9 @@ void pause() {
 }
 
 std::string describe(const Posting& p) {
-  return fmt::format("{} of unit {} ({} x {}, collective {})", p.op, p.unit, p.count,
-                     name_of(p.dtype), p.sequence);
+  return fmt::format("{}{} ({} x {}, collective {})", p.op,
+                     p.unit < 0 ? "" : fmt::format(" of unit {}", p.unit), p.count, name_of(p.dtype),
+                     p.sequence);
 }
 
 }  // namespace
@@ -59,6 +60,11 @@ class ThreadTransport final : public Transport {
     wait([&] { return slot.readers.load() >= wanted; }, "release", sequence, -1);
   }
 
+  void leave() override {
+    world_.seats_[static_cast<std::size_t>(rank_)]->left.store(true);
+    world_.wake_peers(rank_);
+  }
+
   void poison(const std::string& cause) override { world_.poison(rank_, cause); }
 
  private:
@@ -69,6 +75,17 @@ class ThreadTransport final : public Transport {
   void check_poison() {
     if (world_.poisoned_.load())
       fail("[rank {}] stopped because another rank failed: {}", rank_, world_.cause());
+  }
+
+  // The peer (-1: any) that left before it posted `sequence`: it will neither post it nor read this rank's. -1: none.
+  int missing_peer(std::uint64_t sequence, int peer) {
+    for (int r = 0; r < world_.size_; ++r) {
+      if (r == rank_ || (peer >= 0 && r != peer)) continue;
+      if (world_.seats_[static_cast<std::size_t>(r)]->left.load() &&
+          slot_of(r, sequence).posted.load() <= sequence)
+        return r;
+    }
+    return -1;
   }
 
   template <class Ready>
@@ -88,7 +105,12 @@ class ThreadTransport final : public Transport {
     std::unique_lock lock(seat.mutex);
     // Sequentially consistent with the waker: either it sees `asleep`, or this sees what it stored before.
     seat.asleep.fetch_add(1);
-    const auto awake = [&] { return ready() || world_.poisoned_.load(); };
+    int missing = -1;
+    const auto awake = [&] {
+      if (ready() || world_.poisoned_.load()) return true;
+      missing = missing_peer(sequence, peer);
+      return missing >= 0;
+    };
     bool in_time = true;
     if (world_.options_.deadline.count() > 0)
       in_time = seat.wake.wait_until(lock, start + world_.options_.deadline, awake);
@@ -99,6 +121,8 @@ class ThreadTransport final : public Transport {
     if (ready()) return;
     seat.waiting_in.store(nullptr);
     if (in_time) check_poison();
+    SG_CHECK(missing < 0, "[{}] rank {} waits for rank {} in collective {}, but rank {} has ended; "
+             "every rank must run the same steps", op, rank_, missing, sequence, missing);
     fail("[{}] rank {} waited {} ms for {} in collective {}; {}", op, rank_,
          world_.options_.deadline.count(),
          peer >= 0 ? fmt::format("rank {}", peer) : std::string("its readers"), sequence,

@@ -33,7 +33,7 @@ class ThreadWorld {
 
  private:
   friend class ThreadTransport;
-  static constexpr std::uint64_t kRing = 256;  // postings a rank may be ahead of the slowest reader
+  static constexpr std::uint64_t kRing = Transport::kDepth;
 
   struct alignas(64) Slot {
     std::atomic<std::uint64_t> posted{0};  // sequence + 1
@@ -47,6 +47,7 @@ class ThreadWorld {
     std::condition_variable wake;
     std::atomic<const char*> waiting_in{nullptr};  // the collective it is in, for others' error texts
     std::atomic<std::uint64_t> waiting_at{0};
+    std::atomic<bool> left{false};
   };
   void wake_peers(int rank);
 

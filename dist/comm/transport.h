@@ -29,7 +29,9 @@ class Transport {
   virtual ~Transport() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
-  /// Makes a span readable for the peers. Does not wait for them.
+  /// Postings that are remembered: how far a rank may be ahead of the slowest reader.
+  static constexpr std::uint64_t kDepth = 256;
+  /// Makes a span readable for the peers. Waits until they have finished collective `sequence - kDepth`, for nothing else.
   virtual void post(const Posting& posting) = 0;
   /// Waits until `peer` has posted collective `mine.sequence`, checks it against `mine`, and returns the bytes it has for
   /// this rank. Errors: deadline passed, peer failed, another collective found (both are named).
@@ -38,6 +40,8 @@ class Transport {
   virtual void finish(std::uint64_t sequence) = 0;
   /// Waits until every peer has finished reading what this rank posted in collective `sequence`.
   virtual void wait_released(std::uint64_t sequence) = 0;
+  /// This rank will post no more and has finished what it posted: a wait for more from it is an error at once.
+  virtual void leave() = 0;
   /// Tells every peer that this rank failed; their waits throw, naming the first cause.
   virtual void poison(const std::string& cause) = 0;
 };
