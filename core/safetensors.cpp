@@ -48,17 +48,24 @@ std::unordered_map<std::string_view, std::size_t> index_of(
   return index;
 }
 
-// The reference implementation's order of tensors in a file: larger elements first, so that all stay aligned, then
-// by name.
+// The reference implementation's order of tensors in a file: larger elements first, so that all
+// stay aligned, then by name.
 int file_order(DType dtype) {
   switch (dtype) {
-    case DType::i64: return 0;
-    case DType::f64: return 1;
-    case DType::f32: return 2;
-    case DType::i32: return 3;
-    case DType::bf16: return 4;
-    case DType::f16: return 5;
-    case DType::u8: break;
+    case DType::i64:
+      return 0;
+    case DType::f64:
+      return 1;
+    case DType::f32:
+      return 2;
+    case DType::i32:
+      return 3;
+    case DType::bf16:
+      return 4;
+    case DType::f16:
+      return 5;
+    case DType::u8:
+      break;
   }
   return 6;
 }
@@ -66,7 +73,8 @@ int file_order(DType dtype) {
 }  // namespace
 
 SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : name_(path.string()) {
-  descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a FIFO must not block here
+  descriptor_ =
+      ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a FIFO must not block here
   SG_CHECK(descriptor_ >= 0, "[safetensors] {}: cannot be opened: {}", name_, std::strerror(errno));
   try {
     struct stat status {};
@@ -105,7 +113,8 @@ const SafetensorsEntry* SafetensorsFile::find(std::string_view tensor) const {
 
 const SafetensorsEntry& SafetensorsFile::entry(std::string_view tensor) const {
   const SafetensorsEntry* entry = find(tensor);
-  SG_CHECK(entry != nullptr, "[safetensors] {}: there is no tensor \"{}\"", name_, printable(tensor));
+  SG_CHECK(entry != nullptr, "[safetensors] {}: there is no tensor \"{}\"", name_,
+           printable(tensor));
   return *entry;
 }
 
@@ -138,8 +147,8 @@ void SafetensorsFile::read(std::string_view tensor, std::int64_t first, std::int
   for (std::int64_t done = 0; done < count; done += kChunk) {
     const std::int64_t n = std::min(kChunk, count - done);
     read_bytes(offset + done * element, buffer, n * element);
-    convert(buffer, e.dtype, static_cast<char*>(out) + done * static_cast<std::int64_t>(size_of(dtype)),
-            dtype, n);
+    convert(buffer, e.dtype,
+            static_cast<char*>(out) + done * static_cast<std::int64_t>(size_of(dtype)), dtype, n);
   }
 }
 
@@ -171,7 +180,8 @@ SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path,
     e.end = offset;
   }
   const std::string json = format_safetensors_header(header_);
-  // What we would refuse to read is not written: names that are not UTF-8 or occur twice, a header beyond the limit.
+  // What we would refuse to read is not written: names that are not UTF-8 or occur twice, a header
+  // beyond the limit.
   SG_CHECK(std::ssize(json) <= kMaxSafetensorsHeader,
            "[safetensors] {}: the header of {} tensors would take {} bytes; at most {} can be read",
            name_, tensors.size(), json.size(), kMaxSafetensorsHeader);
@@ -247,8 +257,8 @@ void SafetensorsWriter::write(std::string_view tensor, const Tensor& value) {
   const auto found = index_.find(tensor);
   if (found != index_.end()) {
     const SafetensorsEntry& e = header_.entries[found->second];
-    SG_CHECK(e.shape == value.shape(), "[safetensors] {}: tensor \"{}\" is {}, declared as {}", name_,
-             printable(tensor), value.shape(), e.shape);
+    SG_CHECK(e.shape == value.shape(), "[safetensors] {}: tensor \"{}\" is {}, declared as {}",
+             name_, printable(tensor), value.shape(), e.shape);
   }
   const Tensor dense = value.contiguous();
   write(tensor, dense.numel() > 0 ? dense.raw_data() : nullptr, dense.numel(), dense.dtype());

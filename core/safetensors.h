@@ -1,5 +1,6 @@
-// Reading and writing safetensors files, a tensor or a part of one at a time: nothing here ever needs the whole file in
-// memory. Files are PyTorch's `safetensors` package's, both ways; for equal content the bytes are equal, too.
+// Reading and writing safetensors files, a tensor or a part of one at a time: nothing here ever
+// needs the whole file in memory. Files are PyTorch's `safetensors` package's, both ways; for equal
+// content the bytes are equal, too.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +16,8 @@
 
 namespace sg {
 
-/// An open file whose header was checked. Reading is const and may be done from several threads at once.
+/// An open file whose header was checked. Reading is const and may be done from several threads at
+/// once.
 class SafetensorsFile {
  public:
   /// Throws an Error that names the file if it cannot be opened or its header is wrong.
@@ -34,8 +36,8 @@ class SafetensorsFile {
   /// Throws if there is no such tensor.
   const SafetensorsEntry& entry(std::string_view tensor) const;
 
-  /// Reads elements [first, first + out.size()) of a tensor in row-major order. Floating dtypes are converted into one
-  /// another; any other difference of dtypes is an error.
+  /// Reads elements [first, first + out.size()) of a tensor in row-major order. Floating dtypes are
+  /// converted into one another; any other difference of dtypes is an error.
   template <class T>
   void read(std::string_view tensor, std::int64_t first, std::span<T> out) const {
     read(tensor, first, std::ssize(out), out.data(), dtype_of<T>);
@@ -53,12 +55,14 @@ class SafetensorsFile {
   int descriptor_ = -1;
   std::int64_t data_start_ = 0;
   SafetensorsHeader header_;
-  std::unordered_map<std::string_view, std::size_t> index_;  // into header_.entries, whose names it borrows
+  std::unordered_map<std::string_view, std::size_t>
+      index_;  // into header_.entries, whose names it borrows
 };
 
-/// Writes a file whose tensors are declared first and then filled, in any order of tensors and, within a tensor, from its
-/// first element to its last. The file appears under its name when finish() returns, whole; until then, and if writing
-/// is given up, a file that was there before stays as it was.
+/// Writes a file whose tensors are declared first and then filled, in any order of tensors and,
+/// within a tensor, from its first element to its last. The file appears under its name when
+/// finish() returns, whole; until then, and if writing is given up, a file that was there before
+/// stays as it was.
 class SafetensorsWriter {
  public:
   struct Declared {

@@ -12,12 +12,12 @@ struct DTypeName {
   DType dtype;
   std::string_view name;
 };
-constexpr DTypeName kDTypeNames[] = {{DType::f64, "F64"},   {DType::f32, "F32"}, {DType::bf16, "BF16"},
-                                     {DType::f16, "F16"},   {DType::i64, "I64"}, {DType::i32, "I32"},
-                                     {DType::u8, "U8"}};
+constexpr DTypeName kDTypeNames[] = {
+    {DType::f64, "F64"}, {DType::f32, "F32"}, {DType::bf16, "BF16"}, {DType::f16, "F16"},
+    {DType::i64, "I64"}, {DType::i32, "I32"}, {DType::u8, "U8"}};
 
-// The length of the UTF-8 sequence at the start of `s`, or 0: overlong forms, surrogates and values beyond U+10FFFF are
-// not UTF-8 (Unicode 15, table 3-7).
+// The length of the UTF-8 sequence at the start of `s`, or 0: overlong forms, surrogates and values
+// beyond U+10FFFF are not UTF-8 (Unicode 15, table 3-7).
 std::size_t utf8_length(std::string_view s) {
   const auto byte = [&](std::size_t i) -> unsigned { return static_cast<unsigned char>(s[i]); };
   const unsigned first = byte(0);
@@ -54,7 +54,8 @@ void append_utf8(std::string& out, std::uint32_t code) {
   }
 }
 
-// A reader for exactly the values that a header has: strings, non-negative integers, and the three objects around them.
+// A reader for exactly the values that a header has: strings, non-negative integers, and the three
+// objects around them.
 class Parser {
  public:
   Parser(std::string_view file, std::string_view text) : file_(file), text_(text) {}
@@ -142,7 +143,8 @@ class Parser {
                         : c >= 'a' && c <= 'f' ? c - 'a' + 10
                         : c >= 'A' && c <= 'F' ? c - 'A' + 10
                                                : -1;
-      if (digit < 0) error("{}: \\u needs four hexadecimal digits (byte {} of the header)", place, at_);
+      if (digit < 0)
+        error("{}: \\u needs four hexadecimal digits (byte {} of the header)", place, at_);
       code = code * 16 + static_cast<std::uint32_t>(digit);
     }
     return code;
@@ -256,8 +258,8 @@ class Parser {
   std::size_t at_ = 0;
 };
 
-// The bytes of an entry by its shape and dtype, or -1 if strides or bytes would overflow (a dimension of 0 counts as 1
-// in strides).
+// The bytes of an entry by its shape and dtype, or -1 if strides or bytes would overflow (a
+// dimension of 0 counts as 1 in strides).
 std::int64_t bytes_by_shape(const SafetensorsEntry& entry) {
   constexpr std::int64_t kMax = std::numeric_limits<std::int64_t>::max();
   std::int64_t extent = static_cast<std::int64_t>(size_of(entry.dtype));
@@ -277,10 +279,11 @@ SafetensorsHeader parse_safetensors_header(std::string_view file, std::string_vi
   for (const SafetensorsEntry& e : header.entries) {
     const std::string name = printable(e.name);
     if (e.begin > e.end || e.end > data_bytes)
-      parser.error("tensor \"{}\" claims bytes [{}, {}); the file has {} bytes of data", name, e.begin,
-                   e.end, data_bytes);
+      parser.error("tensor \"{}\" claims bytes [{}, {}); the file has {} bytes of data", name,
+                   e.begin, e.end, data_bytes);
     const std::int64_t bytes = bytes_by_shape(e);
-    if (bytes < 0) parser.error("tensor \"{}\" of shape {} is larger than 2^63 bytes", name, e.shape);
+    if (bytes < 0)
+      parser.error("tensor \"{}\" of shape {} is larger than 2^63 bytes", name, e.shape);
     if (bytes != e.end - e.begin)
       parser.error("tensor \"{}\" of {} {} is {} bytes, but claims {} (bytes [{}, {}))", name,
                    safetensors_name_of(e.dtype), e.shape, bytes, e.end - e.begin, e.begin, e.end);
@@ -311,13 +314,27 @@ void append_string(std::string& out, std::string_view text) {
   out.push_back('"');
   for (const char c : text) {
     switch (c) {
-      case '"': out += "\\\""; break;
-      case '\\': out += "\\\\"; break;
-      case '\b': out += "\\b"; break;
-      case '\f': out += "\\f"; break;
-      case '\n': out += "\\n"; break;
-      case '\r': out += "\\r"; break;
-      case '\t': out += "\\t"; break;
+      case '"':
+        out += "\\\"";
+        break;
+      case '\\':
+        out += "\\\\";
+        break;
+      case '\b':
+        out += "\\b";
+        break;
+      case '\f':
+        out += "\\f";
+        break;
+      case '\n':
+        out += "\\n";
+        break;
+      case '\r':
+        out += "\\r";
+        break;
+      case '\t':
+        out += "\\t";
+        break;
       default:
         if (static_cast<unsigned char>(c) < 0x20) {
           out += fmt::format("\\u{:04x}", static_cast<unsigned>(c));
@@ -350,7 +367,8 @@ std::string format_safetensors_header(const SafetensorsHeader& header) {
   for (const SafetensorsEntry& e : header.entries) {
     key(e.name);
     out += fmt::format("{{\"dtype\":\"{}\",\"shape\":[", safetensors_name_of(e.dtype));
-    for (int i = 0; i < e.shape.size(); ++i) out += fmt::format("{}{}", i > 0 ? "," : "", e.shape[i]);
+    for (int i = 0; i < e.shape.size(); ++i)
+      out += fmt::format("{}{}", i > 0 ? "," : "", e.shape[i]);
     out += fmt::format("],\"data_offsets\":[{},{}]}}", e.begin, e.end);
   }
   out.push_back('}');

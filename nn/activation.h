@@ -1,4 +1,5 @@
-// Elementwise activations and softmax as modules, for nn::sequential; the functions are in autograd/ops.h.
+// Elementwise activations and softmax as modules, for nn::sequential; the functions are in
+// autograd/ops.h.
 #pragma once
 
 #include "autograd/ops.h"

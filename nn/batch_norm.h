@@ -13,12 +13,14 @@ struct BatchNormOptions {
   bool track_running_stats = true;
 };
 
-/// Normalises each channel of [N, C, H, W] over N, H and W (Ioffe and Szegedy, 2015): by the batch's statistics in training
-/// (those of a micro-batch, under dist), by the running ones in evaluation; weight ones, bias zeros [C]. The buffers
-/// running_mean, running_var and num_batches_tracked are updated in training, but not while activations are recomputed.
+/// Normalises each channel of [N, C, H, W] over N, H and W (Ioffe and Szegedy, 2015): by the
+/// batch's statistics in training (those of a micro-batch, under dist), by the running ones in
+/// evaluation; weight ones, bias zeros [C]. The buffers running_mean, running_var and
+/// num_batches_tracked are updated in training, but not while activations are recomputed.
 class BatchNorm2d : public Module {
  public:
-  explicit BatchNorm2d(std::int64_t channels, const BatchNormOptions& options = {}) : options(options) {
+  explicit BatchNorm2d(std::int64_t channels, const BatchNormOptions& options = {})
+      : options(options) {
     if (options.affine) {
       weight = parameter("weight", {channels}, ones);
       bias = parameter("bias", {channels}, zeros);

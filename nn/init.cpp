@@ -8,7 +8,8 @@
 namespace sg::nn {
 namespace {
 
-// One Philox counter makes two elements: uniform numbers of 53 bits, or a pair of Box and Muller's transform.
+// One Philox counter makes two elements: uniform numbers of 53 bits, or a pair of Box and Muller's
+// transform.
 template <class Pair, class F>
 void fill_pairs(std::int64_t begin, std::span<double> out, Pair&& pair, F&& f) {
   const std::int64_t end = begin + std::ssize(out);
@@ -53,7 +54,8 @@ double ratio(double numerator, double denominator) {
 
 double normal_cdf(double x) { return 0.5 * std::erfc(-x / std::sqrt(2.0)); }
 
-// The x in [low, high] whose distribution function is p, by bisection: monotonous, and as exact as the function.
+// The x in [low, high] whose distribution function is p, by bisection: monotonous, and as exact as
+// the function.
 double inverse_normal_cdf(double p, double low, double high) {
   for (int i = 0; i < 60; ++i) {
     const double middle = 0.5 * (low + high);
@@ -95,8 +97,10 @@ Init normal(double mean, double std) {
 }
 
 Init truncated_normal(double mean, double std, double low, double high) {
-  SG_CHECK(std > 0 && low < high, "[truncated_normal] std must be > 0 and the range not empty, got {} and "
-           "[{}, {}]", std, low, high);
+  SG_CHECK(std > 0 && low < high,
+           "[truncated_normal] std must be > 0 and the range not empty, got {} and "
+           "[{}, {}]",
+           std, low, high);
   const double a = (low - mean) / std, b = (high - mean) / std;
   const double from = normal_cdf(a), to = normal_cdf(b);
   SG_CHECK(to > from, "[truncated_normal] [{}, {}] is too far from mean {} with std {}", low, high,

@@ -11,7 +11,8 @@ struct LayerNormOptions {
   bool bias = true;
 };
 
-/// Normalises over the last dimensions, whose sizes are `normalized` (Ba et al., 2016); weight ones, bias zeros.
+/// Normalises over the last dimensions, whose sizes are `normalized` (Ba et al., 2016); weight
+/// ones, bias zeros.
 class LayerNorm : public Module {
  public:
   explicit LayerNorm(const Shape& normalized, const LayerNormOptions& options = {})

@@ -5,7 +5,8 @@
 
 namespace sg::nn {
 
-/// x [..., in] -> x weight^T + bias [..., out]; weight [out, in], bias [out], both U(-1/sqrt(in), 1/sqrt(in)).
+/// x [..., in] -> x weight^T + bias [..., out]; weight [out, in], bias [out], both U(-1/sqrt(in),
+/// 1/sqrt(in)).
 class Linear : public Module {
  public:
   Linear(std::int64_t in, std::int64_t out, bool bias = true) {

@@ -20,9 +20,9 @@ struct Module::State {
   std::vector<std::pair<std::string, Buffer>> buffers;
   std::vector<Child> children;
 
-  // Calls f(state, prefix) for this and all below, parents first, each module once; `prefix` is "" or ends with a dot.
-  void visit(const std::string& prefix,
-             const std::function<void(State&, const std::string&)>& f) {
+  // Calls f(state, prefix) for this and all below, parents first, each module once; `prefix` is ""
+  // or ends with a dot.
+  void visit(const std::string& prefix, const std::function<void(State&, const std::string&)>& f) {
     std::unordered_set<const State*> seen;
     visit(prefix, f, seen);
   }
@@ -44,10 +44,10 @@ struct Module::State {
              "or contain a dot",
              own);
     const auto is_it = [&](const auto& item) { return item.first == own; };
-    const bool taken =
-        std::any_of(parameters.begin(), parameters.end(), is_it) ||
-        std::any_of(buffers.begin(), buffers.end(), is_it) ||
-        std::any_of(children.begin(), children.end(), [&](const Child& c) { return c.name == own; });
+    const bool taken = std::any_of(parameters.begin(), parameters.end(), is_it) ||
+                       std::any_of(buffers.begin(), buffers.end(), is_it) ||
+                       std::any_of(children.begin(), children.end(),
+                                   [&](const Child& c) { return c.name == own; });
     SG_CHECK(!taken, "[module] the name {} is taken within {}", own,
              name.empty() ? "this module" : name);
   }

@@ -1,21 +1,25 @@
-// Module: named parameters, buffers and children, in PyTorch's names and order. A layer of your own, whole:
+// Module: named parameters, buffers and children, in PyTorch's names and order. A layer of your
+// own, whole:
 //
 //   struct RMSNorm : nn::Module {
 //     std::int64_t size;
 //     double eps = 1e-6;
 //     nn::Parameter weight = parameter("weight", {size}, nn::ones);
 //     explicit RMSNorm(std::int64_t size) : size(size) {}
-//     Var forward(const Var& x) override { return x * rsqrt(mean(square(x), -1, keep) + eps) * weight; }
+//     Var forward(const Var& x) override {
+//       return x * rsqrt(mean(square(x), -1, keep) + eps) * weight;
+//     }
 //   };
 //
 //   struct Block : nn::Module {
 //     RMSNorm norm = child("norm", RMSNorm(64));
-//     nn::Linear fc = child("fc", nn::Linear(64, 64));                      // "fc.weight", "fc.bias"
+//     nn::Linear fc = child("fc", nn::Linear(64, 64));  // "fc.weight", "fc.bias"
 //     Var forward(const Var& x) override { return x + fc(norm(x)); }
 //   };
 //
-// A module is a handle, like Tensor and Var: copying one copies no parameter, and the copy is the same module. So children
-// are plain members, taken and given by value. It knows no rank, no plan and has no hooks.
+// A module is a handle, like Tensor and Var: copying one copies no parameter, and the copy is the
+// same module. So children are plain members, taken and given by value. It knows no rank, no plan
+// and has no hooks.
 #pragma once
 
 #include <memory>
@@ -65,8 +69,9 @@ class Module {
   /// The computation. Modules of other arguments leave it and define an operator() of their own.
   virtual Var forward(const Var& x);
 
-  /// All parameters, depth first: a module's own in the order of their declaration, then its children's. One that is
-  /// reached twice (tied, or of a module that two parents share) is listed once, under its first name.
+  /// All parameters, depth first: a module's own in the order of their declaration, then its
+  /// children's. One that is reached twice (tied, or of a module that two parents share) is listed
+  /// once, under its first name.
   std::vector<NamedParameter> named_parameters() const;
   std::vector<NamedBuffer> named_buffers() const;
   /// The parameter of that name or alias; throws, and lists the names there are, if there is none.
@@ -87,9 +92,11 @@ class Module {
   const std::string& name() const;
 
  protected:
-  Module(const Module&) = default;  // by derived classes only: a bare Module would have lost its forward()
+  /// By derived classes only: a bare Module would have lost its forward().
+  Module(const Module&) = default;
 
-  /// Declares a parameter; nothing is allocated. Names are not empty, have no dots and occur once in a module.
+  /// Declares a parameter; nothing is allocated. Names are not empty, have no dots and occur once
+  /// in a module.
   Parameter parameter(const std::string& name, const Shape& shape, Init init,
                       DType dtype = DType::f32);
   /// Registers a parameter of another module here, too.
@@ -98,19 +105,19 @@ class Module {
   Buffer buffer(const std::string& name, Tensor value);
   /// Registers a module and gives it back.
   template <class M>
-    requires std::is_base_of_v<Module, M>
-  M child(const std::string& name, M module) {
+  requires std::is_base_of_v<Module, M> M child(const std::string& name, M module) {
     add_child(name, module);
     return module;
   }
   template <class M>
-    requires std::is_base_of_v<Module, M>
-  std::shared_ptr<M> child(const std::string& name, std::shared_ptr<M> module) {
+  requires std::is_base_of_v<Module, M> std::shared_ptr<M> child(const std::string& name,
+                                                                 std::shared_ptr<M> module) {
     add_child(name, *module);
     return module;
   }
   void add_child(const std::string& name, const Module& module);
-  /// Runs f() and adds this module's name to an error from within; for entrances other than operator().
+  /// Runs f() and adds this module's name to an error from within; for entrances other than
+  /// operator().
   template <class F>
   auto named_errors(F&& f) {
     try {
@@ -130,8 +137,7 @@ using ModulePtr = std::shared_ptr<Module>;
 
 /// The module behind a pointer that hides its type.
 template <class M>
-  requires std::is_base_of_v<Module, M>
-ModulePtr share(const M& module) {
+requires std::is_base_of_v<Module, M> ModulePtr share(const M& module) {
   return std::make_shared<M>(module);
 }
 inline ModulePtr share(ModulePtr module) { return module; }

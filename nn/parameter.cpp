@@ -36,7 +36,8 @@ std::shared_ptr<Storage> Declaration::get() {
 void Declaration::fill(std::uint64_t seed, std::int64_t begin, std::int64_t n, void* out,
                        DType out_dtype) const {
   SG_CHECK(begin >= 0 && n >= 0 && begin <= numel(shape) && n <= numel(shape) - begin,
-           "[parameter] {} of shape {} has no elements [{}, {})", full_name, shape, begin, begin + n);
+           "[parameter] {} of shape {} has no elements [{}, {})", full_name, shape, begin,
+           begin + n);
   constexpr std::int64_t kChunk = 512, kGrain = 16384;
   const FillContext context{.seed = seed, .name = full_name, .shape = shape};
   std::exception_ptr error;  // must not leave a thread of the pool
@@ -135,8 +136,8 @@ void Parameter::to(DType dtype) const {
            name_of(dtype));
   Body& b = body();
   const Tensor tensor = held();
-  SG_CHECK(tensor.defined() || declared(), "[parameter] {} is held by {}; convert it before", name(),
-           b.var.impl().source->name());
+  SG_CHECK(tensor.defined() || declared(), "[parameter] {} is held by {}; convert it before",
+           name(), b.var.impl().source->name());
   Tensor converted;
   if (tensor.defined()) {
     const Scoped kind(current_rank().kind, Kind::parameters);

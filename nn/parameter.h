@@ -1,6 +1,6 @@
-// A parameter is a declaration (name, shape, dtype, how to make its initial values) until somebody needs its bytes: its
-// first use makes them here, whole; dist::initialize instead makes only the span that its rank owns, and attaches a
-// source that gathers.
+// A parameter is a declaration (name, shape, dtype, how to make its initial values) until somebody
+// needs its bytes: its first use makes them here, whole; dist::initialize instead makes only the
+// span that its rank owns, and attaches a source that gathers.
 #pragma once
 
 #include <memory>
@@ -20,9 +20,10 @@ class Declaration final : public Source {
   std::uint64_t version() const override { return storage_ != nullptr ? storage_->version() : 0; }
   std::string name() const override { return "parameter " + full_name; }
 
-  /// Initial values of elements [begin, begin + n), written to `out` as `out_dtype` (floating). Rounded once, so f32 values
-  /// are those of f64, rounded. Uses the current rank's threads.
-  void fill(std::uint64_t seed, std::int64_t begin, std::int64_t n, void* out, DType out_dtype) const;
+  /// Initial values of elements [begin, begin + n), written to `out` as `out_dtype` (floating).
+  /// Rounded once, so f32 values are those of f64, rounded. Uses the current rank's threads.
+  void fill(std::uint64_t seed, std::int64_t begin, std::int64_t n, void* out,
+            DType out_dtype) const;
   /// The value if it was made.
   std::shared_ptr<Storage> held() const { return storage_; }
   void release();
@@ -37,7 +38,8 @@ class Declaration final : public Source {
   std::shared_ptr<Storage> meta_;  // for a dry run, which must not decide where the value lives
 };
 
-/// A handle, as Var and Tensor are: copies are the same parameter, and converts to Var wherever an op wants one.
+/// A handle, as Var and Tensor are: copies are the same parameter, and converts to Var wherever an
+/// op wants one.
 class Parameter {
  public:
   /// No parameter (a layer without bias): converts to an undefined Var.
@@ -54,9 +56,11 @@ class Parameter {
   DType dtype() const { return var().dtype(); }
   std::int64_t numel() const { return sg::numel(shape()); }
   bool requires_grad() const { return var().requires_grad(); }
-  /// Frozen parameters get no gradient and no optimizer state. To be decided before dist::initialize.
+  /// Frozen parameters get no gradient and no optimizer state. To be decided before
+  /// dist::initialize.
   const Parameter& requires_grad_(bool required = true) const;
-  /// The whole value, made now if it was only declared. Hold it no longer than needed where a Source gathers it.
+  /// The whole value, made now if it was only declared. Hold it no longer than needed where a
+  /// Source gathers it.
   Tensor value() const { return var().value(); }
   const Tensor& grad() const { return var().grad(); }
   void zero_grad() const { var().zero_grad(); }
@@ -68,21 +72,26 @@ class Parameter {
   /// The whole value, if materialized(); undefined otherwise. Never makes it.
   Tensor held() const;
 
-  /// Copies elements [begin, begin + n) of the current value to `out` as `out_dtype` (floating): from held() if the value is
-  /// here, else initial values, without allocating anything. An error where a Source holds the value.
-  void read(std::uint64_t seed, std::int64_t begin, std::int64_t n, void* out, DType out_dtype) const;
-  /// Changes how the value is made, or makes it again at once if it is here (seed: the current rank's).
+  /// Copies elements [begin, begin + n) of the current value to `out` as `out_dtype` (floating):
+  /// from held() if the value is here, else initial values, without allocating anything. An error
+  /// where a Source holds the value.
+  void read(std::uint64_t seed, std::int64_t begin, std::int64_t n, void* out,
+            DType out_dtype) const;
+  /// Changes how the value is made, or makes it again at once if it is here (seed: the current
+  /// rank's).
   const Parameter& init(Init init) const;
   /// A declaration changes its dtype; a value that is here is converted.
   void to(DType dtype) const;
 
   /// From now on the value is `tensor` (contiguous, same shape and dtype); what was held is freed.
   void attach(const Tensor& tensor) const;
-  /// From now on the value is at `offset` (elements) of what `source` produces; what was held is freed.
+  /// From now on the value is at `offset` (elements) of what `source` produces; what was held is
+  /// freed.
   void attach(std::shared_ptr<Source> source, std::int64_t offset) const;
 
-  /// Makes this the same parameter as `other` (of equal shape and dtype), wherever this one is registered:
-  /// head.weight.tie(embedding.weight). It then appears once, under the name that comes first.
+  /// Makes this the same parameter as `other` (of equal shape and dtype), wherever this one is
+  /// registered: head.weight.tie(embedding.weight). It then appears once, under the name that comes
+  /// first.
   void tie(const Parameter& other) const;
   /// Equal for tied parameters and for copies of one handle.
   const void* id() const { return &body(); }
@@ -94,7 +103,8 @@ class Parameter {
     std::shared_ptr<Declaration> declaration;
     Var var;
   };
-  // One more step between handle and value than Var has: tie() redirects all copies of a handle at once.
+  // One more step between handle and value than Var has: tie() redirects all copies of a handle at
+  // once.
   struct Slot {
     std::shared_ptr<Body> body;
   };

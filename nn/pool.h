@@ -14,7 +14,8 @@ struct PoolOptions {
 };
 
 namespace detail {
-inline Pool2dOptions pool_options(std::string_view layer, Size2 kernel, const PoolOptions& options) {
+inline Pool2dOptions pool_options(std::string_view layer, Size2 kernel,
+                                  const PoolOptions& options) {
   check_size(layer, "kernel", kernel, 1);
   check_size(layer, "stride", options.stride, 0);
   check_size(layer, "padding", options.padding, 0);

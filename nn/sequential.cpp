@@ -28,7 +28,8 @@ Sequential::Sequential() : list_(std::make_shared<List>()) {}
 int Sequential::size() const { return static_cast<int>(list_->modules.size()); }
 
 Module& Sequential::operator[](int place) const {
-  SG_CHECK(place >= 0 && place < size(), "[Sequential] there is no module {} among {}", place, size());
+  SG_CHECK(place >= 0 && place < size(), "[Sequential] there is no module {} among {}", place,
+           size());
   return *list_->modules[static_cast<std::size_t>(place)];
 }
 
@@ -40,7 +41,8 @@ void Sequential::append_shared(const std::string& name, ModulePtr module) {
 }
 
 void Sequential::checkpoint(int segments) {
-  SG_CHECK(segments >= 0, "[Sequential] the number of segments must not be negative, got {}", segments);
+  SG_CHECK(segments >= 0, "[Sequential] the number of segments must not be negative, got {}",
+           segments);
   list_->segments = segments;
 }
 
@@ -65,7 +67,8 @@ std::vector<Sequential::Step> Sequential::fuse(const std::vector<ModulePtr>& mod
     const bool relu = as(i + 1, std::type_identity<ReLU>()) != nullptr;
     const auto pool = as(i + 2, std::type_identity<MaxPool2d>());
     if (conv != nullptr && relu && pool != nullptr) {
-      steps.push_back({[conv, pool](const Var& x) { return conv->forward_relu_max_pool(x, *pool); }});
+      steps.push_back(
+          {[conv, pool](const Var& x) { return conv->forward_relu_max_pool(x, *pool); }});
       i += 3;
     } else if (conv != nullptr && relu) {
       steps.push_back({[conv](const Var& x) { return conv->forward_relu(x); }});
@@ -92,14 +95,16 @@ Var Sequential::run(const Var& x, std::size_t begin, std::size_t end) const {
 
 Var Sequential::forward(const Var& x) {
   const std::size_t count = list_->steps.size();
-  const std::size_t segments = std::clamp<std::size_t>(list_->segments, 1, std::max<std::size_t>(count, 1));
+  const std::size_t segments =
+      std::clamp<std::size_t>(list_->segments, 1, std::max<std::size_t>(count, 1));
   Var y = x;
   for (std::size_t s = 0; s < segments; ++s) {
     const std::size_t begin = count * s / segments, end = count * (s + 1) / segments;
     if (s + 1 == segments) {
       y = run(y, begin, end);
     } else {
-      y = sg::checkpoint([self = *this, begin, end](const Var& v) { return self.run(v, begin, end); }, y);
+      y = sg::checkpoint(
+          [self = *this, begin, end](const Var& v) { return self.run(v, begin, end); }, y);
     }
   }
   return y;

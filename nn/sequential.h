@@ -1,10 +1,11 @@
 // Modules one after the other:
 //
-//   auto net = nn::sequential(nn::Conv2d(3, 6, 5), nn::ReLU(), nn::MaxPool2d(2), nn::Flatten(), nn::Linear(1176, 10));
-//   auto net = nn::sequential(nn::named("conv1", nn::Conv2d(3, 6, 5)), nn::ReLU(), ...);
+//   auto a = nn::sequential(nn::Conv2d(3, 6, 5), nn::ReLU(), nn::Flatten(), nn::Linear(4704, 10));
+//   auto b = nn::sequential(nn::named("conv1", nn::Conv2d(3, 6, 5)), nn::ReLU(), ...);
 //
-// Children are named by their place, "0", "1", ..., as in PyTorch, or as given. Neighbours that make one function are run
-// as one op (fuse() in sequential.cpp lists them); names, parameters and values are those of the modules by themselves.
+// Children are named by their place, "0", "1", ..., as in PyTorch, or as given. Neighbours that
+// make one function are run as one op (fuse() in sequential.cpp lists them); names, parameters and
+// values are those of the modules by themselves.
 #pragma once
 
 #include <memory>
@@ -34,8 +35,9 @@ class Sequential : public Module {
   int size() const;
   /// The module at a place; throws outside [0, size()).
   Module& operator[](int place) const;
-  /// Activations within each of `segments` stretches of about equal length are computed again in backward instead of
-  /// being kept (sg::checkpoint); the last stretch, whose backward comes first, keeps its own. 0: all are kept.
+  /// Activations within each of `segments` stretches of about equal length are computed again in
+  /// backward instead of being kept (sg::checkpoint); the last stretch, whose backward comes first,
+  /// keeps its own. 0: all are kept.
   void checkpoint(int segments);
 
  private:

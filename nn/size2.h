@@ -17,7 +17,8 @@ struct Size2 {
 };
 
 /// Throws unless both are at least `least`: "[Conv2d] stride must be at least 1, got [0, 1]".
-inline void check_size(std::string_view layer, std::string_view what, Size2 size, std::int64_t least) {
+inline void check_size(std::string_view layer, std::string_view what, Size2 size,
+                       std::int64_t least) {
   SG_CHECK(size.height >= least && size.width >= least, "[{}] {} must be at least {}, got [{}, {}]",
            layer, what, least, size.height, size.width);
 }

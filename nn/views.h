@@ -1,6 +1,7 @@
-// The seam between a module and an optimizer that knows no modules: values and gradients of parameters as flat spans.
+// The seam between a module and an optimizer that knows no modules: values and gradients of
+// parameters as flat spans.
 //
-//   auto views = nn::parameter_views(net);                        // once: the values are made, and stay where they are
+//   auto views = nn::parameter_views(net);  // once: the values are made, and stay where they are
 //   for (...) {
 //     net.zero_grad();
 //     loss_of(net).backward();
@@ -39,12 +40,13 @@ struct ParameterView {
   Tensor grad() const;
 };
 
-/// The parameters that require a gradient, in the order of named_parameters(), their values made where they were only
-/// declared. An error where a Source holds them.
+/// The parameters that require a gradient, in the order of named_parameters(), their values made
+/// where they were only declared. An error where a Source holds them.
 std::vector<ParameterView> parameter_views(const Module& module);
 /// The gradients of the views, in their order; undefined where there is none.
 std::vector<Tensor> gradients(std::span<const ParameterView> views);
-/// Tells autograd that the values were changed: a backward over a graph from before is then an error.
+/// Tells autograd that the values were changed: a backward over a graph from before is then an
+/// error.
 void mark_changed(std::span<const ParameterView> views);
 
 /// f(view, gradient) for each that has one, then mark_changed().

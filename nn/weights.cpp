@@ -45,7 +45,8 @@ std::vector<Expected> expected_tensors(const Module& module) {
   for (const NamedBuffer& b : module.named_buffers()) {
     const Tensor& value = b.buffer.value();
     // Weights of other origin than PyTorch's often lack it, and nothing is computed from it.
-    const bool optional = b.name == "num_batches_tracked" || b.name.ends_with(".num_batches_tracked");
+    const bool optional =
+        b.name == "num_batches_tracked" || b.name.ends_with(".num_batches_tracked");
     expected.push_back({b.name, value.shape(), value.dtype(), optional});
   }
   return expected;

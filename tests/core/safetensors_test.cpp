@@ -1,4 +1,5 @@
-// Safetensors against files made by PyTorch's package (tests/golden/nn.py), and against files made to do harm.
+// Safetensors against files made by PyTorch's package (tests/golden/nn.py), and against files made
+// to do harm.
 #include "core/safetensors.h"
 
 #include <gtest/gtest.h>
@@ -50,7 +51,8 @@ class Safetensors : public ::testing::Test {
     } catch (const Error& e) {
       std::string text = e.what();
       const std::string prefix = folder_.string() + "/";
-      for (std::size_t at; (at = text.find(prefix)) != std::string::npos;) text.erase(at, prefix.size());
+      for (std::size_t at; (at = text.find(prefix)) != std::string::npos;)
+        text.erase(at, prefix.size());
       return text;
     }
     return "no error";
@@ -62,19 +64,30 @@ class Safetensors : public ::testing::Test {
 // The values of tests/golden/nn.py's counted().
 double counted(DType dtype, std::int64_t i) {
   switch (dtype) {
-    case DType::u8: return static_cast<double>(i);
-    case DType::i32: return static_cast<double>(-100000 * i);
-    case DType::i64: return static_cast<double>((std::int64_t{1} << 40) * i - 5);
-    default: return static_cast<double>(i - 3) / 2;
+    case DType::u8:
+      return static_cast<double>(i);
+    case DType::i32:
+      return static_cast<double>(-100000 * i);
+    case DType::i64:
+      return static_cast<double>((std::int64_t{1} << 40) * i - 5);
+    default:
+      return static_cast<double>(i - 3) / 2;
   }
 }
 
 const std::vector<SafetensorsWriter::Declared>& golden_tensors() {
   static const std::vector<SafetensorsWriter::Declared> tensors = {
-      {"double", DType::f64, {3}},    {"weight", DType::f32, {2, 3, 2}}, {"bias", DType::f32, {5}},
-      {"brain", DType::bf16, {7}},    {"half", DType::f16, {3, 3}},      {"long", DType::i64, {4}},
-      {"int", DType::i32, {2, 2}},    {"bytes", DType::u8, {3}},         {"scalar", DType::f32, {}},
-      {"empty", DType::f32, {0, 4}},  {"gr\u00f6\u00dfe \"quoted\" \\ \n \x01 \U0001f600", DType::f32, {1}},
+      {"double", DType::f64, {3}},
+      {"weight", DType::f32, {2, 3, 2}},
+      {"bias", DType::f32, {5}},
+      {"brain", DType::bf16, {7}},
+      {"half", DType::f16, {3, 3}},
+      {"long", DType::i64, {4}},
+      {"int", DType::i32, {2, 2}},
+      {"bytes", DType::u8, {3}},
+      {"scalar", DType::f32, {}},
+      {"empty", DType::f32, {0, 4}},
+      {"gr\u00f6\u00dfe \"quoted\" \\ \n \x01 \U0001f600", DType::f32, {1}},
   };
   return tensors;
 }
@@ -137,8 +150,7 @@ TEST_F(Safetensors, ReadsRangesAndConverts) {
   EXPECT_EQ(read("weight", -1),
             "[safetensors] " + kGolden.string() +
                 ": 4 elements from -1 are outside tensor \"weight\" of 12 elements");
-  EXPECT_EQ(read("wait", 0),
-            "[safetensors] " + kGolden.string() + ": there is no tensor \"wait\"");
+  EXPECT_EQ(read("wait", 0), "[safetensors] " + kGolden.string() + ": there is no tensor \"wait\"");
   EXPECT_EQ(read("long", 0), "[safetensors] " + kGolden.string() +
                                  ": tensor \"long\" is i64, which is not converted from or to f32");
 }
@@ -187,13 +199,17 @@ TEST_F(Safetensors, WriterErrors) {
   EXPECT_EQ(error([&] { writer.finish(); }),
             "[safetensors] model.safetensors: tensor \"n\" has 0 of its 1 elements; write the rest "
             "before finish()");
-  EXPECT_EQ(error([&] { writer.write("a", two, 2, DType::f32); }),
-            "[safetensors] model.safetensors: 2 elements from 2 are outside tensor \"a\" of 3 elements");
+  EXPECT_EQ(
+      error([&] { writer.write("a", two, 2, DType::f32); }),
+      "[safetensors] model.safetensors: 2 elements from 2 are outside tensor \"a\" of 3 elements");
   EXPECT_EQ(error([&] { writer.write("b", two, 1, DType::f32); }),
             "[safetensors] model.safetensors: tensor \"b\" was not declared");
   EXPECT_EQ(error([&] { writer.write("n", two, 1, DType::f32); }),
-            "[safetensors] model.safetensors: tensor \"n\" is i64, which is not converted from or to f32");
-  EXPECT_EQ(error([&] { writer.write("a", Tensor::zeros({1, 3})); }),
+            "[safetensors] model.safetensors: tensor \"n\" is i64, which is not converted from or "
+            "to f32");
+  EXPECT_EQ(error([&] {
+              writer.write("a", Tensor::zeros({1, 3}));
+            }),
             "[safetensors] model.safetensors: tensor \"a\" is [1, 3], declared as [3]");
   const auto declare = [&](std::vector<SafetensorsWriter::Declared> tensors) {
     return error([&] { SafetensorsWriter w(path, tensors); });
@@ -217,9 +233,10 @@ TEST_F(Safetensors, RefusesWhatIsNoSuchFile) {
   EXPECT_EQ(error_of(folder_ / "short"),
             "[safetensors] short: 7 bytes; a file begins with 8 of length");
   std::ofstream(folder_ / "text") << "this is a text, not a safetensors file";
-  EXPECT_EQ(error_of(folder_ / "text"),
-            "[safetensors] text: a header of 2338328219631577204 bytes is refused; at most 100000000 "
-            "are read (is this a safetensors file?)");
+  EXPECT_EQ(
+      error_of(folder_ / "text"),
+      "[safetensors] text: a header of 2338328219631577204 bytes is refused; at most 100000000 "
+      "are read (is this a safetensors file?)");
   EXPECT_EQ(error_of(file("{}", 0, -2)), "no error") << "an empty file is one without tensors";
 }
 
@@ -234,14 +251,15 @@ struct Hostile {
 const std::vector<Hostile>& hostile() {
   const auto tensor = [](std::string name, std::string shape, std::string offsets,
                          std::string dtype = "F32") {
-    return "\"" + name + "\":{\"dtype\":\"" + dtype + "\",\"shape\":" + shape + ",\"data_offsets\":" +
-           offsets + "}";
+    return "\"" + name + "\":{\"dtype\":\"" + dtype + "\",\"shape\":" + shape +
+           ",\"data_offsets\":" + offsets + "}";
   };
   const std::string a = tensor("a", "[2]", "[0,8]");
   static const std::vector<Hostile> cases = {
       {"LengthBeyondFile", "{}", 10, "the header claims 13 bytes, 12 follow in the file", 13},
       {"LengthBeyondLimit", "{}", 0,
-       "a header of 100000001 bytes is refused; at most 100000000 are read (is this a safetensors file?)",
+       "a header of 100000001 bytes is refused; at most 100000000 are read (is this a safetensors "
+       "file?)",
        100000001},
       {"NoJson", "", 0, "the header: expected '{', but the header ends"},
       {"Array", "[]", 0, "the header: expected '{', got '[' at byte 0 of the header"},
@@ -249,7 +267,8 @@ const std::vector<Hostile>& hostile() {
       {"Trailing", "{" + a + "}x", 8, "byte 54 of the header is not part of its JSON"},
       {"CommaAfterLast", "{" + a + ",}", 8,
        "the header: expected a string, got '}' at byte 54 of the header"},
-      {"BeyondData", "{" + a + "}", 7, "tensor \"a\" claims bytes [0, 8); the file has 7 bytes of data"},
+      {"BeyondData", "{" + a + "}", 7,
+       "tensor \"a\" claims bytes [0, 8); the file has 7 bytes of data"},
       {"BackwardRange", "{" + tensor("a", "[2]", "[8,0]") + "}", 8,
        "tensor \"a\" claims bytes [8, 0); the file has 8 bytes of data"},
       {"TrailingBytes", "{" + a + "}", 9, "1 trailing bytes after the last tensor belong to none"},
@@ -302,7 +321,8 @@ const std::vector<Hostile>& hostile() {
       {"FractionalSize", "{" + tensor("a", "[2.0]", "[0,8]") + "}", 8,
        "tensor \"a\".shape: expected a non-negative integer, got '.' at byte 30 of the header"},
       {"ExponentOffset", "{" + tensor("a", "[2]", "[0,8e0]") + "}", 8,
-       "tensor \"a\".data_offsets: expected a non-negative integer, got 'e' at byte 51 of the header"},
+       "tensor \"a\".data_offsets: expected a non-negative integer, got 'e' at byte 51 of the "
+       "header"},
       {"LeadingZero", "{" + tensor("a", "[02]", "[0,8]") + "}", 8,
        "tensor \"a\".shape: a number begins with 0"},
       {"OneOffset", "{" + tensor("a", "[2]", "[0]") + "}", 8,
@@ -323,7 +343,8 @@ const std::vector<Hostile>& hostile() {
        "the header: unknown escape at byte 3 of the header"},
       {"ShortHex", "{\"\\u00g0\":1}", 0,
        "the header: \\u needs four hexadecimal digits (byte 6 of the header)"},
-      {"ControlCharacter", "{\"a\nb\":1}", 0, "the header: control character at byte 3 of the header"},
+      {"ControlCharacter", "{\"a\nb\":1}", 0,
+       "the header: control character at byte 3 of the header"},
       {"EndlessString", "{\"abc", 0, "the header: a string does not end"},
       {"MetadataNumber", "{\"__metadata__\":{\"a\":1}}", 0,
        "__metadata__.a: expected a string, got '1' at byte 21 of the header"},
@@ -353,46 +374,82 @@ TEST_F(Safetensors, AFileCutAfterOpeningIsAnError) {
   const fs::path path = file("{\"a\":{\"dtype\":\"U8\",\"shape\":[9],\"data_offsets\":[0,9]}}", 9);
   const SafetensorsFile open(path);
   fs::resize_file(path, fs::file_size(path) - 4);
-  EXPECT_EQ(error([&] { open.read("a"); }),
-            fmt::format("[safetensors] model.safetensors: the file ends at byte {}; it was cut after "
-                        "it was opened",
-                        fs::file_size(path)));
+  EXPECT_EQ(
+      error([&] { open.read("a"); }),
+      fmt::format("[safetensors] model.safetensors: the file ends at byte {}; it was cut after "
+                  "it was opened",
+                  fs::file_size(path)));
 }
 
-// Bytes of a good file changed at random: either it is still a file, of which every tensor can be read, or an Error.
-TEST_F(Safetensors, MutatedFilesNeverDoMoreThanThrow) {
-  const std::string good = bytes_of(kGolden);
-  std::mt19937 random(7);
+// A good file's bytes, changed at random: up to four edits within its first `header` bytes.
+std::string mutated(const std::string& good, std::mt19937& random, std::size_t header) {
+  const std::string alphabet = "{}[]\",:0123456789\\u-.eFIBU64 \xff\xc3";
   const auto below = [&](std::size_t n) { return static_cast<std::size_t>(random() % n); };
-  const std::string alphabet = "{}[]\",:0123456789\\u-.eFIBU64 \xff\xc3\0";
-  int read = 0, refused = 0;
-  for (int round = 0; round < 4000; ++round) {
-    std::string bytes = good;
-    for (std::size_t edits = 1 + below(4); edits > 0; --edits) {
-      const std::size_t header = std::min<std::size_t>(bytes.size(), 8 + 900);
-      const std::size_t at = below(header);
-      switch (below(5)) {
-        case 0: bytes[at] = static_cast<char>(random()); break;
-        case 1: bytes[at] = alphabet[below(alphabet.size())]; break;
-        case 2: bytes.erase(at, 1 + below(8)); break;
-        case 3: bytes.insert(at, bytes.substr(below(header), below(60))); break;
-        default: bytes.resize(bytes.size() - below(std::min<std::size_t>(bytes.size(), 40))); break;
-      }
-      if (bytes.empty()) break;
+  std::string bytes = good;
+  for (std::size_t edits = 1 + below(4); edits > 0 && !bytes.empty(); --edits) {
+    const std::size_t end = std::min(bytes.size(), header);
+    const std::size_t at = below(end);
+    switch (below(5)) {
+      case 0:
+        bytes[at] = static_cast<char>(random());
+        break;
+      case 1:
+        bytes[at] = alphabet[below(alphabet.size())];
+        break;
+      case 2:
+        bytes.erase(at, 1 + below(8));
+        break;
+      case 3:
+        bytes.insert(at, bytes.substr(below(end), below(60)));
+        break;
+      default:
+        bytes.resize(bytes.size() - below(std::min<std::size_t>(bytes.size(), 40)));
+        break;
     }
-    const fs::path path = folder_ / "mutated";
-    std::ofstream(path, std::ios::binary) << bytes;
+  }
+  return bytes;
+}
+
+// Either it is still a header, of which every tensor lies within the data, or an Error.
+TEST_F(Safetensors, MutatedHeadersNeverDoMoreThanThrow) {
+  const std::string golden = bytes_of(kGolden);
+  std::uint64_t length = 0;
+  std::memcpy(&length, golden.data(), 8);
+  const std::string good = golden.substr(8, length);
+  const auto data = static_cast<std::int64_t>(golden.size() - 8 - length);
+  std::mt19937 random(7);
+  int read = 0, refused = 0;
+  for (int round = 0; round < 20000; ++round) {
+    const std::string json = mutated(good, random, good.size());
     try {
-      const SafetensorsFile file(path);
-      for (const SafetensorsEntry& e : file.entries()) file.read(e.name);
+      for (const SafetensorsEntry& e : parse_safetensors_header("f", json, data).entries)
+        ASSERT_TRUE(e.begin >= 0 && e.begin <= e.end && e.end <= data);
       ++read;
     } catch (const Error& e) {
-      EXPECT_EQ(std::string_view(e.what()).substr(0, 13), "[safetensors]") << e.what();
+      ASSERT_EQ(std::string_view(e.what()).substr(0, 16), "[safetensors] f:") << e.what();
       ++refused;
     }
   }
-  EXPECT_GT(read, 20);
-  EXPECT_GT(refused, 2000);
+  EXPECT_GT(read, 100);
+  EXPECT_GT(refused, 10000);
+}
+
+TEST_F(Safetensors, MutatedFilesNeverDoMoreThanThrow) {
+  const std::string good = bytes_of(kGolden);
+  std::mt19937 random(8);
+  int refused = 0;
+  for (int round = 0; round < 200; ++round) {
+    const fs::path path = folder_ / fmt::format("mutated{}", round);
+    std::ofstream(path, std::ios::binary) << mutated(good, random, 16);
+    try {
+      const SafetensorsFile file(path);
+      for (const SafetensorsEntry& e : file.entries()) file.read(e.name);
+    } catch (const Error& e) {
+      ASSERT_EQ(std::string_view(e.what()).substr(0, 13), "[safetensors]") << e.what();
+      ++refused;
+    }
+  }
+  EXPECT_GT(refused, 100);
 }
 
 }  // namespace

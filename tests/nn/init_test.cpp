@@ -1,13 +1,14 @@
-// Initial values against the distributions that they are said to have, and cut in every way that ranks may cut them.
+// Initial values against the distributions that they are said to have, and cut in every way that
+// ranks may cut them.
 #include "nn/init.h"
 
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
-#include "nn/linear.h"
 #include "nn/conv2d.h"
 #include "nn/embedding.h"
+#include "nn/linear.h"
 #include "tests/nn/support.h"
 
 namespace sg::nn {
@@ -36,7 +37,8 @@ void expect_distribution(std::vector<double> values, const std::function<double(
   double distance = 0;
   for (std::size_t i = 0; i < values.size(); ++i) {
     const double p = cdf(values[i]);
-    distance = std::max({distance, p - static_cast<double>(i) / n, static_cast<double>(i + 1) / n - p});
+    distance =
+        std::max({distance, p - static_cast<double>(i) / n, static_cast<double>(i + 1) / n - p});
   }
   EXPECT_LT(distance, 1.95 / std::sqrt(n));
 }
@@ -76,21 +78,26 @@ TEST(Init, TruncatedNormalHasItsDistribution) {
 TEST(Init, KaimingAndXavierHaveTheirScale) {
   const Shape shape{60, 20, 3, 5};  // fan_in 300, fan_out 900
   const double k = std::sqrt(6.0 / (1 + 0.04) / 300);
-  expect_distribution(values_of(kaiming_uniform(0.2), shape), [&](double x) { return uniform_cdf(x, -k, k); });
+  expect_distribution(values_of(kaiming_uniform(0.2), shape),
+                      [&](double x) { return uniform_cdf(x, -k, k); });
   const double x = 2 * std::sqrt(6.0 / 1200);
-  expect_distribution(values_of(xavier_uniform(2), shape), [&](double v) { return uniform_cdf(v, -x, x); });
-  expect_moments(values_of(kaiming_normal(0.2, FanMode::out), shape), 0, std::sqrt(2.0 / 1.04 / 900));
+  expect_distribution(values_of(xavier_uniform(2), shape),
+                      [&](double v) { return uniform_cdf(v, -x, x); });
+  expect_moments(values_of(kaiming_normal(0.2, FanMode::out), shape), 0,
+                 std::sqrt(2.0 / 1.04 / 900));
   expect_moments(values_of(xavier_normal(2), shape), 0, 2 * std::sqrt(2.0 / 1200));
 }
 
 TEST(Init, FansAreThoseOfPyTorch) {
   EXPECT_EQ(fans_of({60, 20, 3, 5}).in, 300);
   EXPECT_EQ(fans_of({60, 20, 3, 5}).out, 900);
-  EXPECT_EQ(error_of([] { Parameter("bias", {4}, kaiming_uniform()); }),
-            "[init] a weight of shape [4] has no fan; it needs at least 2 dimensions, [out, in, ...]");
+  EXPECT_EQ(
+      error_of([] { Parameter("bias", {4}, kaiming_uniform()); }),
+      "[init] a weight of shape [4] has no fan; it needs at least 2 dimensions, [out, in, ...]");
 }
 
-// PyTorch's reset_parameters: kaiming_uniform_(a = sqrt(5)) is U(-1/sqrt(fan_in), 1/sqrt(fan_in)), as is the bias.
+// PyTorch's reset_parameters: kaiming_uniform_(a = sqrt(5)) is U(-1/sqrt(fan_in), 1/sqrt(fan_in)),
+// as is the bias.
 TEST(Init, DefaultsAreThoseOfPyTorch) {
   const auto expect_uniform = [](const Parameter& p, double fan_in) {
     const double b = 1 / std::sqrt(fan_in);
@@ -102,7 +109,8 @@ TEST(Init, DefaultsAreThoseOfPyTorch) {
   const Conv2d conv(6, 600, {3, 5}, {.groups = 2});
   expect_uniform(conv.weight, 45);
   expect_uniform(conv.bias, 45);
-  expect_distribution(values_of(Embedding(500, 40).weight), [](double x) { return normal_cdf(x, 1); });
+  expect_distribution(values_of(Embedding(500, 40).weight),
+                      [](double x) { return normal_cdf(x, 1); });
   const auto rows = values_of(Embedding(5, 40, 2).weight);
   for (int i = 0; i < 200; ++i) EXPECT_EQ(rows[i] == 0, i / 40 == 2) << i;
   EXPECT_EQ(values_of(kaiming_uniform(std::sqrt(5.0)), {30, 50}),
@@ -127,7 +135,8 @@ TEST(Init, ValuesDependOnSeedNameAndElementAlone) {
 }
 
 TEST(Init, EveryCutGivesTheSameValues) {
-  for (const Init& init : {uniform(-1, 1), normal(), truncated_normal(), kaiming_normal(), Init(ones)}) {
+  for (const Init& init :
+       {uniform(-1, 1), normal(), truncated_normal(), kaiming_normal(), Init(ones)}) {
     const Parameter p("w", {37, 41}, init);
     const auto whole = values_of(p);
     for (const std::int64_t step : {1, 2, 3, 64, 511, 512, 513, 1000}) {
@@ -175,9 +184,10 @@ TEST(Init, ErrorsSayWhatIsWrong) {
 }
 
 TEST(Init, AnErrorFromAThreadOfThePoolArrives) {
-  const Parameter p("w", {100000}, [](const FillContext&, std::int64_t begin, std::span<double> out) {
-    if (begin + std::ssize(out) == 100000) fail("[mine] no such value");
-  });
+  const Parameter p("w", {100000},
+                    [](const FillContext&, std::int64_t begin, std::span<double> out) {
+                      if (begin + std::ssize(out) == 100000) fail("[mine] no such value");
+                    });
   EXPECT_EQ(error_of([&] { p.value(); }), "[mine] no such value");
   EXPECT_TRUE(p.declared());
 }

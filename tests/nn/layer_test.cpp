@@ -1,5 +1,5 @@
-// The list of layers: each is compared with PyTorch (tests/golden/nn.py) forward and backward in f64 and f32, and with
-// finite differences. A new layer is one row here and one in that script.
+// The list of layers: each is compared with PyTorch (tests/golden/nn.py) forward and backward in
+// f64 and f32, and with finite differences. A new layer is one row here and one in that script.
 #include <cmath>
 #include <functional>
 #include <map>
@@ -18,7 +18,9 @@ using Inputs = std::vector<Var>;
 struct Row {
   const char* name;
   std::function<ModulePtr()> make;
-  std::function<Var(Module&, const Inputs&)> run = [](Module& m, const Inputs& x) { return m(x[0]); };
+  std::function<Var(Module&, const Inputs&)> run = [](Module& m, const Inputs& x) {
+    return m(x[0]);
+  };
   bool derivative = true;  ///< its gradient is the derivative, not by definition something else
 };
 
@@ -43,10 +45,17 @@ const std::vector<Row>& rows() {
       {"conv2d_all",
        [] {
          return share(Conv2d(4, 6, {3, 2},
-                             {.stride = {2, 1}, .padding = {1, 2}, .dilation = {1, 2}, .groups = 2, .bias = false}));
+                             {.stride = {2, 1},
+                              .padding = {1, 2},
+                              .dilation = {1, 2},
+                              .groups = 2,
+                              .bias = false}));
        }},
       {"max_pool2d", [] { return share(MaxPool2d(2)); }},
-      {"max_pool2d_all", [] { return share(MaxPool2d({3, 2}, {.stride = {2, 1}, .padding = {1, 1}})); }},
+      {"max_pool2d_all",
+       [] {
+         return share(MaxPool2d({3, 2}, {.stride = {2, 1}, .padding = {1, 1}}));
+       }},
       {"avg_pool2d", [] { return share(AvgPool2d(3, {.stride = 2, .padding = 1})); }},
       {"adaptive_avg_pool2d", [] { return share(AdaptiveAvgPool2d(1)); }},
       {"batch_norm2d", [] { return share(BatchNorm2d(3)); }},
@@ -56,11 +65,16 @@ const std::vector<Row>& rows() {
       {"batch_norm2d_untracked",
        [] { return evaluated(share(BatchNorm2d(3, {.track_running_stats = false}))); }},
       {"layer_norm", [] { return share(LayerNorm(6)); }},
-      {"layer_norm_2d", [] { return share(LayerNorm(Shape{3, 4}, {.eps = 1e-3})); }},
+      {"layer_norm_2d",
+       [] {
+         return share(LayerNorm(Shape{3, 4}, {.eps = 1e-3}));
+       }},
       {"layer_norm_plain", [] { return share(LayerNorm(6, {.elementwise_affine = false})); }},
       {"layer_norm_no_bias", [] { return share(LayerNorm(6, {.bias = false})); }},
       {"embedding", [] { return share(Embedding(7, 3)); }},
-      {.name = "embedding_padding", .make = [] { return share(Embedding(7, 3, 2)); }, .derivative = false},
+      {.name = "embedding_padding",
+       .make = [] { return share(Embedding(7, 3, 2)); },
+       .derivative = false},
       {"flatten", [] { return share(Flatten()); }},
       {"flatten_some", [] { return share(Flatten(0, 1)); }},
       {"dropout_eval", [] { return evaluated(share(Dropout(0.5))); }},
@@ -78,8 +92,8 @@ const std::vector<Row>& rows() {
       {"identity", [] { return share(Identity()); }},
       {"sequential",
        [] {
-         return share(sequential(Conv2d(3, 4, 3), ReLU(), MaxPool2d(2), Flatten(), Linear(24, 5), ReLU(),
-                                 Linear(5, 2)));
+         return share(sequential(Conv2d(3, 4, 3), ReLU(), MaxPool2d(2), Flatten(), Linear(24, 5),
+                                 ReLU(), Linear(5, 2)));
        }},
       {"sequential_norm",
        [] { return share(sequential(Conv2d(3, 4, 3, {.bias = false}), BatchNorm2d(4), ReLU())); }},
@@ -87,7 +101,8 @@ const std::vector<Row>& rows() {
            [](const Var& x, const Var& t) { return CrossEntropyLoss()(x, t.value()); }),
       loss("cross_entropy_all",
            [](const Var& x, const Var& t) {
-             return CrossEntropyLoss({.reduction = Reduction::sum, .ignore_index = 1, .label_smoothing = 0.1})(
+             return CrossEntropyLoss(
+                 {.reduction = Reduction::sum, .ignore_index = 1, .label_smoothing = 0.1})(
                  x, t.value());
            }),
       loss("mse", [](const Var& x, const Var& t) { return MSELoss()(x, t); }),
@@ -110,7 +125,8 @@ void expect_near(const Tensor& got, const std::string& key, double tolerance) {
   const std::vector<double> a = got.to_doubles(), b = expected.to_doubles();
   double scale = 1;
   for (const double v : b) scale = std::max(scale, std::abs(v));
-  for (std::size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], tolerance * scale) << "element " << i;
+  for (std::size_t i = 0; i < a.size(); ++i)
+    ASSERT_NEAR(a[i], b[i], tolerance * scale) << "element " << i;
 }
 
 class Layer : public ::testing::TestWithParam<std::size_t> {
@@ -168,7 +184,9 @@ TEST_P(Layer, PassesGradcheck) {
   for (const Var& v : all) differentiable += v.requires_grad();
   ASSERT_GT(differentiable, 0);
   gradcheck(
-      [&](std::span<const Var> v) { return row().run(*module, Inputs(v.begin(), v.begin() + std::ssize(x))); },
+      [&](std::span<const Var> v) {
+        return row().run(*module, Inputs(v.begin(), v.begin() + std::ssize(x)));
+      },
       all);
 }
 
@@ -183,7 +201,8 @@ TEST_P(Layer, HasTheParametersAndBuffersOfPyTorch) {
   }
   for (const NamedParameter& p : module->named_parameters())
     got.emplace("parameter/" + p.name, p.parameter.shape());
-  for (const NamedBuffer& b : module->named_buffers()) got.emplace("start/" + b.name, b.buffer.value().shape());
+  for (const NamedBuffer& b : module->named_buffers())
+    got.emplace("start/" + b.name, b.buffer.value().shape());
   EXPECT_EQ(got, expected);
 }
 
@@ -273,7 +292,9 @@ TEST(Layers, OptionsOutOfRangeAreErrors) {
   EXPECT_EQ(error_of([] { Linear(-1, 2); }), "[Linear] sizes must not be negative, got -1 -> 2");
   EXPECT_EQ(error_of([] { Conv2d(4, 6, 3, {.groups = 4}); }),
             "[Conv2d] 4 groups do not divide 4 input and 6 output channels");
-  EXPECT_EQ(error_of([] { Conv2d(4, 6, {3, 0}); }),
+  EXPECT_EQ(error_of([] {
+              Conv2d(4, 6, {3, 0});
+            }),
             "[Conv2d] kernel must be at least 1, got [3, 0]");
   EXPECT_EQ(error_of([] { Conv2d(4, 6, 3, {.stride = 0}); }),
             "[Conv2d] stride must be at least 1, got [0, 0]");
@@ -281,9 +302,12 @@ TEST(Layers, OptionsOutOfRangeAreErrors) {
             "[Conv2d] padding must be at least 0, got [-1, -1]");
   EXPECT_EQ(error_of([] { MaxPool2d(2, {.padding = 2}); }),
             "[MaxPool2d] padding must be at most half the kernel, got [2, 2] for [2, 2]");
-  EXPECT_EQ(error_of([] { AdaptiveAvgPool2d({7, 7}); }),
-            "[AdaptiveAvgPool2d] only output size 1 is supported, got [7, 7]; AvgPool2d takes a kernel "
-            "size");
+  EXPECT_EQ(
+      error_of([] {
+        AdaptiveAvgPool2d({7, 7});
+      }),
+      "[AdaptiveAvgPool2d] only output size 1 is supported, got [7, 7]; AvgPool2d takes a kernel "
+      "size");
   EXPECT_EQ(error_of([&] { BatchNorm2d(3)(Var(x)); }),
             "[BatchNorm2d] input is [2, 3], expected [N, C, H, W]");
   EXPECT_EQ(error_of([] { LayerNorm(Shape{}); }), "[LayerNorm] needs at least one dimension");

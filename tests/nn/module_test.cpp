@@ -32,7 +32,7 @@ TEST(Module, FourNetsHaveTheNamesOrderAndShapesOfPyTorch) {
     SCOPED_TRACE(name);
     EXPECT_EQ(parameter_names(*net), golden["parameters"][name].get<std::vector<std::string>>());
     std::map<std::string, std::vector<std::int64_t>> expected, got;
-    for (const auto& item : golden["state_dict"][name]) 
+    for (const auto& item : golden["state_dict"][name])
       item[1].get_to(expected[item[0].get<std::string>()]);
     for (const auto& p : net->named_parameters())
       got[p.name] = {p.parameter.shape().begin(), p.parameter.shape().end()};
@@ -76,7 +76,7 @@ TEST(Module, NamesReachThroughEveryLevelInWhateverOrderTheyAreBuilt) {
   Sequential outer = sequential(named("block", inner), Linear(1, 1, false));
   inner.append("late", Linear(1, 1, false));  // a module that has its parent already
   EXPECT_EQ(parameter_names(outer), (std::vector<std::string>{"block.0.weight", "block.0.bias",
-                                                             "block.late.weight", "1.weight"}));
+                                                              "block.late.weight", "1.weight"}));
   EXPECT_EQ(inner[1].name(), "block.late");
   EXPECT_EQ(inner.named_parameters()[0].name, "0.weight") << "relative to the module that is asked";
   Sequential root = sequential(named("net", outer));
@@ -135,7 +135,8 @@ TEST(Module, TiedParametersAppearOnceAndSumTheirGradients) {
   EXPECT_EQ(net.parameter_named("head.weight").id(), net.embed.weight.id());
   const Tensor tokens = Tensor::from(std::vector<std::int64_t>{1, 4}, {2});
   sum(net(Var(tokens))).backward();
-  // d/dW of sum_ij W[t_i] . W[j]: every row gets the sum of the rows used; rows used get the sum of all rows.
+  // d/dW of sum_ij W[t_i] . W[j]: every row gets the sum of the rows used; rows used get the sum of
+  // all rows.
   const std::vector<double> w = net.embed.weight.value().to_doubles();
   const std::vector<double> g = net.head.weight.grad().to_doubles();
   for (int r = 0; r < 5; ++r)
@@ -217,9 +218,10 @@ TEST(Module, RegistrationErrors) {
             "[module] the name w is taken within this module");
   EXPECT_EQ(error_of([&] { net.child("w", ReLU()); }),
             "[module] the name w is taken within this module");
-  EXPECT_EQ(error_of([&] { net.child("a.b", ReLU()); }),
-            "[module] \"a.b\" is no name for a parameter, buffer or module: it must not be empty or "
-            "contain a dot");
+  EXPECT_EQ(
+      error_of([&] { net.child("a.b", ReLU()); }),
+      "[module] \"a.b\" is no name for a parameter, buffer or module: it must not be empty or "
+      "contain a dot");
   EXPECT_EQ(error_of([&] { net.child("", ReLU()); }).substr(0, 11), "[module] \"\"");
   EXPECT_EQ(error_of([&] { net.child("me", net); }),
             "[module] me contains the module it is added to");

@@ -1,4 +1,5 @@
-// The four example networks, as PyTorch's in bench/pytorch/nets.py: their names and order are compared.
+// The four example networks, as PyTorch's in bench/pytorch/nets.py: their names and order are
+// compared.
 #pragma once
 
 #include "nn/nn.h"
@@ -6,9 +7,10 @@
 namespace sg::nn {
 
 inline Sequential tutorial_net() {
-  return sequential(named("conv1", Conv2d(3, 6, 5)), ReLU(), MaxPool2d(2), named("conv2", Conv2d(6, 16, 5)),
-                    ReLU(), MaxPool2d(2), Flatten(), named("fc1", Linear(400, 120)), ReLU(),
-                    named("fc2", Linear(120, 84)), ReLU(), named("fc3", Linear(84, 10)));
+  return sequential(named("conv1", Conv2d(3, 6, 5)), ReLU(), MaxPool2d(2),
+                    named("conv2", Conv2d(6, 16, 5)), ReLU(), MaxPool2d(2), Flatten(),
+                    named("fc1", Linear(400, 120)), ReLU(), named("fc2", Linear(120, 84)), ReLU(),
+                    named("fc3", Linear(84, 10)));
 }
 
 struct Mlp : Module {
@@ -67,7 +69,8 @@ struct ResNet20 : Module {
     return fc(flatten(global_avg_pool2d(layer3(layer2(layer1(bn1.forward_relu(conv1(x)))))), 1));
   }
   static Sequential stage(std::int64_t in, std::int64_t out, std::int64_t stride) {
-    return sequential(BasicBlock(in, out, stride), BasicBlock(out, out, 1), BasicBlock(out, out, 1));
+    return sequential(BasicBlock(in, out, stride), BasicBlock(out, out, 1),
+                      BasicBlock(out, out, 1));
   }
 };
 

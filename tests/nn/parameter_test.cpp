@@ -79,9 +79,13 @@ TEST_F(ParameterLife, AttachingFreesWhatWasHeld) {
   p.attach(Tensor::full({2, 3}, 5));
   EXPECT_TRUE(p.materialized());
   EXPECT_EQ(p.value().to_vector<float>(), std::vector<float>(6, 5));
-  EXPECT_EQ(error_of([&] { p.attach(Tensor::zeros({3, 2})); }),
+  EXPECT_EQ(error_of([&] {
+              p.attach(Tensor::zeros({3, 2}));
+            }),
             "[parameter] w is f32 [2, 3], and cannot become f32 [3, 2]");
-  EXPECT_EQ(error_of([&] { p.attach(Tensor::zeros({3, 2}).transpose(0, 1)); }),
+  EXPECT_EQ(error_of([&] {
+              p.attach(Tensor::zeros({3, 2}).transpose(0, 1));
+            }),
             "[parameter] w is f32 [2, 3], and cannot become f32 [2, 3], not contiguous");
 }
 
@@ -144,7 +148,9 @@ TEST_F(ParameterLife, TieRedirectsEveryHandle) {
 }
 
 TEST_F(ParameterLife, Errors) {
-  EXPECT_EQ(error_of([] { Parameter("w", {2, -3}, ones); }),
+  EXPECT_EQ(error_of([] {
+              Parameter("w", {2, -3}, ones);
+            }),
             "[parameter] w has a negative size in shape [2, -3]");
   EXPECT_EQ(error_of([] { Parameter("w", {2}, ones, DType::i32); }),
             "[parameter] w must have a floating dtype, got i32");

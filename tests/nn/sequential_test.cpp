@@ -29,7 +29,8 @@ Result run(Module& net, const Tensor& image, const std::function<Var(const Var&)
   const Var y = forward(x);
   sum(square(y)).backward();
   Result r{y.value().to_doubles(), x.grad().to_doubles(), {}};
-  for (const NamedParameter& p : net.named_parameters()) r.gradients.push_back(p.parameter.grad().to_doubles());
+  for (const NamedParameter& p : net.named_parameters())
+    r.gradients.push_back(p.parameter.grad().to_doubles());
   return r;
 }
 
@@ -44,7 +45,8 @@ void expect_close(const Result& a, const Result& b, double tolerance) {
   expect_close(a.y, b.y, tolerance);
   expect_close(a.dx, b.dx, tolerance);
   ASSERT_EQ(a.gradients.size(), b.gradients.size());
-  for (std::size_t i = 0; i < a.gradients.size(); ++i) expect_close(a.gradients[i], b.gradients[i], tolerance);
+  for (std::size_t i = 0; i < a.gradients.size(); ++i)
+    expect_close(a.gradients[i], b.gradients[i], tolerance);
 }
 
 struct Fused {
@@ -77,16 +79,31 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         Fused{"LinearRelu", {5, 7}, [] { return sequential(Linear(7, 4), ReLU()); }},
         Fused{"LinearNoBiasRelu", {5, 7}, [] { return sequential(Linear(7, 4, false), ReLU()); }},
-        Fused{"ConvRelu", {2, 3, 9, 8}, [] { return sequential(Conv2d(3, 4, 3, {.stride = 2, .padding = 1}), ReLU()); }},
-        Fused{"ConvNoBiasRelu", {2, 3, 9, 8}, [] { return sequential(Conv2d(3, 4, 3, {.bias = false}), ReLU()); }},
-        Fused{"ConvReluPool", {3, 3, 12, 12}, [] { return sequential(Conv2d(3, 6, 5), ReLU(), MaxPool2d(2)); }},
-        Fused{"ConvReluPoolOdd", {2, 4, 9, 10}, [] { return sequential(Conv2d(4, 5, 3, {.padding = 1}), ReLU(), MaxPool2d(2)); }},
-        Fused{"ConvReluOverlappingPool", {2, 3, 9, 9},
-              [] { return sequential(Conv2d(3, 4, 3), ReLU(), MaxPool2d(3, {.stride = 2, .padding = 1})); }},
+        Fused{"ConvRelu",
+              {2, 3, 9, 8},
+              [] { return sequential(Conv2d(3, 4, 3, {.stride = 2, .padding = 1}), ReLU()); }},
+        Fused{"ConvNoBiasRelu",
+              {2, 3, 9, 8},
+              [] { return sequential(Conv2d(3, 4, 3, {.bias = false}), ReLU()); }},
+        Fused{"ConvReluPool",
+              {3, 3, 12, 12},
+              [] { return sequential(Conv2d(3, 6, 5), ReLU(), MaxPool2d(2)); }},
+        Fused{"ConvReluPoolOdd",
+              {2, 4, 9, 10},
+              [] { return sequential(Conv2d(4, 5, 3, {.padding = 1}), ReLU(), MaxPool2d(2)); }},
+        Fused{"ConvReluOverlappingPool",
+              {2, 3, 9, 9},
+              [] {
+                return sequential(Conv2d(3, 4, 3), ReLU(),
+                                  MaxPool2d(3, {.stride = 2, .padding = 1}));
+              }},
         Fused{"NormRelu", {4, 3, 5, 5}, [] { return sequential(BatchNorm2d(3), ReLU()); }},
-        Fused{"ConvNormReluPool", {4, 3, 6, 6},
+        Fused{"ConvNormReluPool",
+              {4, 3, 6, 6},
               [] { return sequential(Conv2d(3, 4, 3), BatchNorm2d(4), ReLU(), MaxPool2d(2)); }},
-        Fused{"ConvTanhPool", {2, 3, 6, 6}, [] { return sequential(Conv2d(3, 4, 3), Tanh(), MaxPool2d(2)); }},
+        Fused{"ConvTanhPool",
+              {2, 3, 6, 6},
+              [] { return sequential(Conv2d(3, 4, 3), Tanh(), MaxPool2d(2)); }},
         Fused{"ReluFirst", {2, 3}, [] { return sequential(ReLU(), Linear(3, 2), ReLU(), ReLU()); }},
         Fused{"Tutorial", {2, 3, 32, 32}, [] { return tutorial_net(); }},
         Fused{"Vgg", {1, 3, 32, 32}, [] { return vgg_net(); }}),

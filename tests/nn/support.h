@@ -36,7 +36,8 @@ class TemporaryFolder {
   /// `text` without the folder's name.
   std::string strip(std::string text) const {
     const std::string prefix = path_.string() + "/";
-    for (std::size_t at; (at = text.find(prefix)) != std::string::npos;) text.erase(at, prefix.size());
+    for (std::size_t at; (at = text.find(prefix)) != std::string::npos;)
+      text.erase(at, prefix.size());
     return text;
   }
 

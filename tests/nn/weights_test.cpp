@@ -23,8 +23,10 @@ class Weights : public ::testing::Test {
 
 std::vector<std::vector<double>> values_of(const Module& module) {
   std::vector<std::vector<double>> values;
-  for (const NamedParameter& p : module.named_parameters()) values.push_back(p.parameter.value().to_doubles());
-  for (const NamedBuffer& b : module.named_buffers()) values.push_back(b.buffer.value().to_doubles());
+  for (const NamedParameter& p : module.named_parameters())
+    values.push_back(p.parameter.value().to_doubles());
+  for (const NamedBuffer& b : module.named_buffers())
+    values.push_back(b.buffer.value().to_doubles());
   return values;
 }
 
@@ -79,15 +81,18 @@ TEST_F(Weights, DeclaredParametersAreReadWhenTheyAreWanted) {
 }
 
 TEST_F(Weights, PyTorchsFilesLoad) {
-  // tests/golden/nn.py's file has this layer's parameters under other names: copy them into a state dict.
+  // tests/golden/nn.py's file has this layer's parameters under other names: copy them into a state
+  // dict.
   const SafetensorsFile golden(std::string(SG_TEST_DATA) + "/nn_layers.safetensors");
-  SafetensorsWriter writer(folder_ / "w.safetensors", {{"weight", DType::f64, {3, 5}}, {"bias", DType::f64, {3}}});
+  SafetensorsWriter writer(folder_ / "w.safetensors",
+                           {{"weight", DType::f64, {3, 5}}, {"bias", DType::f64, {3}}});
   for (const char* name : {"weight", "bias"})
     writer.write(name, golden.read(std::string("linear/parameter/") + name));
   writer.finish();
   Linear net(5, 3);
   load_weights(net, folder_ / "w.safetensors");  // f64 in the file, f32 here
-  EXPECT_EQ(net.weight.value().to_vector<float>(), golden.read("linear/parameter/weight").to_vector<float>());
+  EXPECT_EQ(net.weight.value().to_vector<float>(),
+            golden.read("linear/parameter/weight").to_vector<float>());
 }
 
 TEST_F(Weights, OneErrorListsAllThatDoesNotFitAndNothingChanges) {
@@ -119,8 +124,10 @@ TEST_F(Weights, OneErrorListsAllThatDoesNotFitAndNothingChanges) {
   }
   Sequential net = tutorial_net();
   const std::string text =
-      "[load] model.safetensors does not fit the model: missing fc1.bias, fc3.bias; unexpected bar [], "
-      "foo [3]; conv1.weight is [6, 3, 3, 3], expected [6, 3, 5, 5]; conv2.bias is i64, expected f32";
+      "[load] model.safetensors does not fit the model: missing fc1.bias, fc3.bias; unexpected bar "
+      "[], "
+      "foo [3]; conv1.weight is [6, 3, 3, 3], expected [6, 3, 5, 5]; conv2.bias is i64, expected "
+      "f32";
   EXPECT_EQ(load_error(net, "model.safetensors"), text);
   for (const NamedParameter& p : net.named_parameters()) EXPECT_TRUE(p.parameter.declared());
   const auto before = values_of(net);
@@ -139,7 +146,8 @@ TEST_F(Weights, ASingleDifferenceIsNamedAlone) {
   Linear net(2, 3);
   EXPECT_EQ(load_error(net, "v.safetensors"),
             "[load] v.safetensors does not fit the model: missing bias");
-  EXPECT_EQ(load_error(net, "none"), "[safetensors] none: cannot be opened: No such file or directory");
+  EXPECT_EQ(load_error(net, "none"),
+            "[safetensors] none: cannot be opened: No such file or directory");
 }
 
 TEST_F(Weights, NumBatchesTrackedMayBeAbsent) {
