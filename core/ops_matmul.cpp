@@ -20,13 +20,6 @@ const kernels::MatmulLoops<T>& loops_of() {
   else return kernels::matmul_kernels().f64;
 }
 
-// A product on one thread by our own kernel.
-template <class T>
-void multiply_block(std::int64_t m, std::int64_t n, std::int64_t k, MatrixView<T> a, MatrixView<T> b, T* c,
-                    std::int64_t ldc, void* scratch) {
-  loops_of<T>().multiply(m, n, k, a, b, c, ldc, scratch);
-}
-
 // Memory for the packed panels of `count` threads, allocated by the rank's own thread; small ones are on its stack.
 class Scratch {
  public:
@@ -69,21 +62,22 @@ void multiply_own(std::int64_t m, std::int64_t n, std::int64_t k, MatrixView<T> 
       const std::int64_t end = std::min(units * (part + 1) / parts * unit, length);
       if (begin >= end) continue;
       if (by_rows)
-        multiply_block<T>(end - begin, n, k, {a.data + begin * a.row, a.row, a.column}, b, c + begin * ldc, ldc,
-                          scratch.part(part));
+        loops.multiply(end - begin, n, k, {a.data + begin * a.row, a.row, a.column}, b, c + begin * ldc, ldc,
+                       scratch.part(part));
       else
-        multiply_block<T>(m, end - begin, k, a, {b.data + begin * b.column, b.row, b.column}, c + begin, ldc,
-                          scratch.part(part));
+        loops.multiply(m, end - begin, k, a, {b.data + begin * b.column, b.row, b.column}, c + begin, ldc,
+                       scratch.part(part));
     }
   });
 }
 
 #if SG_ONEDNN
-// Below this many multiplications oneDNN's call costs more than the product.
-constexpr std::int64_t kOneDnnFrom = 1 << 16;
-
+// oneDNN's call costs less than 1 µs: it serves products of every size. It takes the number of threads from OpenMP.
 void multiply_onednn(std::int64_t m, std::int64_t n, std::int64_t k, MatrixView<float> a, MatrixView<float> b,
                      float* c, std::int64_t ldc) {
+#if SG_OPENMP
+  if (!omp_in_parallel() && omp_get_max_threads() != current_rank().threads) omp_set_num_threads(current_rank().threads);
+#endif
   const bool at = a.column != 1, bt = b.column != 1;
   const dnnl_status_t status = dnnl_sgemm(at ? 'T' : 'N', bt ? 'T' : 'N', m, n, k, 1.0f, a.data, at ? a.column : a.row,
                                           b.data, bt ? b.column : b.row, 0.0f, c, ldc);
@@ -102,11 +96,20 @@ void multiply(std::int64_t m, std::int64_t n, std::int64_t k, MatrixView<T> a, M
     return;
   }
 #if SG_ONEDNN
-  if constexpr (std::is_same_v<T, float>) {
-    if (m * n * k >= kOneDnnFrom) return multiply_onednn(m, n, k, a, b, c, ldc);
-  }
+  if constexpr (std::is_same_v<T, float>) return multiply_onednn(m, n, k, a, b, c, ldc);
 #endif
   multiply_own<T>(m, n, k, a, b, c, ldc);
+}
+
+// The same on one thread of a parallel region.
+template <class T>
+void multiply_serial(std::int64_t m, std::int64_t n, std::int64_t k, MatrixView<T> a, MatrixView<T> b, T* c,
+                     std::int64_t ldc, void* scratch) {
+#if SG_ONEDNN
+  static_cast<void>(scratch);
+  if constexpr (std::is_same_v<T, float>) return multiply_onednn(m, n, k, a, b, c, ldc);
+#endif
+  loops_of<T>().multiply(m, n, k, a, b, c, ldc, scratch);
 }
 
 // The last two dimensions of `t` in a form that the kernels read (one stride 1, the other no less than that side's
@@ -169,7 +172,7 @@ void multiply_batches(const Tensor& out, const Tensor& a, const Tensor& b) {
       for (std::int64_t i = batches * part / parts; i < batches * (part + 1) / parts; ++i) {
         MatrixView<T> x, y;
         at(i, x, y);
-        multiply_block<T>(m, n, k, x, y, c + i * m * n, n, scratch.part(part));
+        multiply_serial<T>(m, n, k, x, y, c + i * m * n, n, scratch.part(part));
       }
     }
   });

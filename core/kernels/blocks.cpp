@@ -40,28 +40,33 @@ struct Operand {
   std::int64_t stride[kCapacity] = {};  // bytes, of the merged dimensions
   bool flat = false;    // its elements follow each other in the order of the walk
   bool scalar = false;  // one element for all
+  bool repeats = false; // every row (of the innermost dimension) is the same
 };
 
+// Strides of the rows and within a row, in bytes; the result is contiguous.
 template <class T>
-void gather_typed(const char* from, std::int64_t stride, char* to, std::int64_t n) {
+void gather_typed(const char* from, std::int64_t outer, std::int64_t inner, std::int64_t rows, std::int64_t n,
+                  char* to) {
   T* out = reinterpret_cast<T*>(to);
-  if (stride == 0) {
-    std::fill(out, out + n, *reinterpret_cast<const T*>(from));
-    return;
+  for (std::int64_t r = 0; r < rows; ++r, from += outer, out += n) {
+    if (inner == 0) {
+      std::fill(out, out + n, *reinterpret_cast<const T*>(from));
+    } else if (inner == sizeof(T)) {
+      const T* in = reinterpret_cast<const T*>(from);
+      for (std::int64_t i = 0; i < n; ++i) out[i] = in[i];
+    } else {
+      for (std::int64_t i = 0; i < n; ++i) out[i] = *reinterpret_cast<const T*>(from + i * inner);
+    }
   }
-  for (std::int64_t i = 0; i < n; ++i) out[i] = *reinterpret_cast<const T*>(from + i * stride);
 }
 
-void gather(const char* from, std::int64_t stride, std::int64_t item, char* to, std::int64_t n) {
-  if (stride == item) {
-    std::memcpy(to, from, static_cast<std::size_t>(n * item));
-    return;
-  }
+void gather(const char* from, std::int64_t outer, std::int64_t inner, std::int64_t item, std::int64_t rows,
+            std::int64_t n, char* to) {
   switch (item) {
-    case 8: return gather_typed<std::uint64_t>(from, stride, to, n);
-    case 4: return gather_typed<std::uint32_t>(from, stride, to, n);
-    case 2: return gather_typed<std::uint16_t>(from, stride, to, n);
-    default: return gather_typed<std::uint8_t>(from, stride, to, n);
+    case 8: return gather_typed<std::uint64_t>(from, outer, inner, rows, n, to);
+    case 4: return gather_typed<std::uint32_t>(from, outer, inner, rows, n, to);
+    case 2: return gather_typed<std::uint16_t>(from, outer, inner, rows, n, to);
+    default: return gather_typed<std::uint8_t>(from, outer, inner, rows, n, to);
   }
 }
 
@@ -144,13 +149,14 @@ struct Walk {
   }
 
   void set_flags(Operand& o) const {
-    o.flat = o.scalar = true;
+    o.flat = o.scalar = o.repeats = true;
     std::int64_t expected = o.item;
     for (int d = dims - 1; d >= 0; --d) {
-      if (o.stride[d] != 0 && size[d] != 1) o.scalar = false;
+      if (o.stride[d] != 0 && size[d] != 1) (d == dims - 1 ? o.scalar : o.repeats) = false;
       if (o.stride[d] != expected && size[d] != 1) o.flat = false;
       expected *= size[d];
     }
+    o.scalar = o.scalar && o.repeats;
   }
 };
 
@@ -181,27 +187,21 @@ struct RowIndex {
 struct Buffers {
   alignas(64) char values[kOperands][kBlock * 8];
   alignas(64) char raw[kBlock * 2];
-  bool filled[kOperands] = {};  // the buffer holds a scalar already
+  bool filled[kOperands] = {};  // the buffer holds what all blocks have
 
   // The values of input o for a block of `n` elements, gathered by `fill(char* to)` unless they can be used in place.
+  // `same`: no block needs other values than the first one, which is the longest.
   template <class F>
-  const void* load(const Operand& o, int which, const char* place, bool direct, std::int64_t n, const F& fill) {
+  const void* load(const Operand& o, int which, const char* place, bool direct, bool same, std::int64_t n,
+                   const F& fill) {
     if (o.data == nullptr) return nullptr;
-    if (direct && !is_half(o.dtype)) return place;
-    if (o.scalar) {
-      if (filled[which]) return values[which];
-      filled[which] = true;
-      n = kBlock;
-    }
-    if (!is_half(o.dtype)) {
-      if (o.scalar) gather(o.data, 0, o.item, values[which], n);
-      else fill(values[which]);
-      return values[which];
-    }
-    const void* from = place;
-    if (o.scalar) gather(o.data, 0, o.item, raw, n), from = raw;
-    else if (!direct) fill(raw), from = raw;
-    to_compute(o.dtype, from, values[which], n);
+    const bool half = is_half(o.dtype);
+    if (direct && !half) return place;
+    if (same && filled[which]) return values[which];
+    filled[which] = same;
+    char* const to = half ? raw : values[which];
+    if (!direct) fill(to);
+    if (half) to_compute(o.dtype, direct ? place : raw, values[which], n);
     return values[which];
   }
 };
@@ -219,8 +219,10 @@ void run_rows(const Walk& walk, const BlockLoop& loop, std::int64_t begin, std::
     for (int i = 1; i < walk.count; ++i) {
       const Operand& o = walk.operand[i];
       const char* place = o.data + row.offset[i] + start * o.stride[last];
-      inputs[i - 1] = buffers.load(o, i, place, o.stride[last] == o.item, n,
-                                   [&](char* to) { gather(place, o.stride[last], o.item, to, n); });
+      // The first block of a thread may be a short last one: scalars always fill the buffer.
+      const std::int64_t filled = o.scalar ? kBlock : n;
+      inputs[i - 1] = buffers.load(o, i, place, o.stride[last] == o.item, o.scalar, filled,
+                                   [&](char* to) { gather(place, 0, o.stride[last], o.item, 1, filled, to); });
     }
     const Operand& out = walk.operand[0];
     char* place = out.data + row.offset[0] + start * out.stride[last];
@@ -254,10 +256,15 @@ void run_groups(const Walk& walk, const BlockLoop& loop, std::int64_t begin, std
     const void* inputs[kMaxInputs] = {};
     for (int i = 1; i < walk.count; ++i) {
       const Operand& o = walk.operand[i];
-      inputs[i - 1] = buffers.load(o, i, o.data + start.offset[i], o.flat, n, [&](char* to) {
+      const bool same = o.repeats;
+      const std::int64_t rows = same ? group : count;
+      inputs[i - 1] = buffers.load(o, i, o.data + start.offset[i], o.flat, same, rows * walk.inner, [&](char* to) {
+        if (same || walk.dims <= 2)
+          return gather(o.data + start.offset[i], last > 0 ? o.stride[last - 1] : 0, o.stride[last], o.item, rows,
+                        walk.inner, to);
         RowIndex at = start;
         for (std::int64_t r = 0; r < count; ++r, at.advance(walk))
-          gather(o.data + at.offset[i], o.stride[last], o.item, to + r * walk.inner * o.item, walk.inner);
+          gather(o.data + at.offset[i], 0, o.stride[last], o.item, 1, walk.inner, to + r * walk.inner * o.item);
       });
     }
     const Operand& out = walk.operand[0];

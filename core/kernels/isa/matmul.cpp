@@ -52,36 +52,36 @@ void pack(const T* from, std::int64_t across, std::int64_t along, std::int64_t w
   }
 }
 
-// c (rows x columns of a block) = or += panel of a times panel of b.
-template <class T>
+// c (rows x columns of a block) = or += panel of a times panel of b, of which only the first kUsed vectors are wanted.
+template <class T, int kUsed>
 void micro_kernel(std::int64_t depth, const T* a, const T* b, T* c, std::int64_t ldc, std::int64_t rows,
                   std::int64_t columns, bool first) {
-  Vector<T> sum[kRows][kVectors] = {};
+  Vector<T> sum[kRows][kUsed] = {};
   for (std::int64_t p = 0; p < depth; ++p, a += kRows, b += kColumns<T>) {
-    Vector<T> bv[kVectors];
-    for (int v = 0; v < kVectors; ++v) bv[v] = load(b + v * kLanes<T>);
+    Vector<T> bv[kUsed];
+    for (int v = 0; v < kUsed; ++v) bv[v] = load(b + v * kLanes<T>);
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
       const Vector<T> av = splat(a[r]);
 #pragma GCC unroll 2
-      for (int v = 0; v < kVectors; ++v) sum[r][v] = multiply_add<T>(av, bv[v], sum[r][v]);
+      for (int v = 0; v < kUsed; ++v) sum[r][v] = multiply_add<T>(av, bv[v], sum[r][v]);
     }
   }
-  if (rows == kRows && columns == kColumns<T>) {
+  if (rows == kRows && columns == kUsed * kLanes<T>) {
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 2
-      for (int v = 0; v < kVectors; ++v) {
+      for (int v = 0; v < kUsed; ++v) {
         T* to = c + r * ldc + v * kLanes<T>;
         store<T>(to, first ? sum[r][v] : load(to) + sum[r][v]);
       }
     return;
   }
-  T flat[kRows][kColumns<T>];
+  T flat[kRows][kUsed * kLanes<T>];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v) store<T>(&flat[r][v * kLanes<T>], sum[r][v]);
+    for (int v = 0; v < kUsed; ++v) store<T>(&flat[r][v * kLanes<T>], sum[r][v]);
   for (std::int64_t r = 0; r < rows; ++r)
     for (std::int64_t j = 0; j < columns; ++j) c[r * ldc + j] = first ? flat[r][j] : c[r * ldc + j] + flat[r][j];
 }
@@ -111,9 +111,13 @@ void multiply(std::int64_t m, std::int64_t n, std::int64_t k, MatrixView<T> a, M
         const std::int64_t mi = smaller(kBlockRows, m - i);
         pack<kRows>(a.data + i * a.row + p * a.column, a.row, a.column, mi, kp, pa);
         for (std::int64_t jj = 0; jj < nj; jj += kColumns<T>)
-          for (std::int64_t ii = 0; ii < mi; ii += kRows)
-            micro_kernel<T>(kp, pa + ii * kp, pb + jj * kp, c + (i + ii) * ldc + j + jj, ldc,
-                            smaller<std::int64_t>(kRows, mi - ii), smaller<std::int64_t>(kColumns<T>, nj - jj), p == 0);
+          for (std::int64_t ii = 0; ii < mi; ii += kRows) {
+            const std::int64_t rows = smaller<std::int64_t>(kRows, mi - ii);
+            const std::int64_t columns = smaller<std::int64_t>(kColumns<T>, nj - jj);
+            T* const to = c + (i + ii) * ldc + j + jj;
+            if (columns > kLanes<T>) micro_kernel<T, 2>(kp, pa + ii * kp, pb + jj * kp, to, ldc, rows, columns, p == 0);
+            else micro_kernel<T, 1>(kp, pa + ii * kp, pb + jj * kp, to, ldc, rows, columns, p == 0);
+          }
       }
     }
   }

@@ -8,10 +8,11 @@ namespace {
 
 constexpr int kBatch = 32;
 
-// word[w][j] = word w of counter first + j.
-SG_HD void philox_batch(std::uint64_t key, std::uint64_t first, std::uint64_t high, std::uint32_t (&word)[4][kBatch]) {
+// word[w][j] = word w of counter first + j, for j < count.
+SG_HD void philox_batch(std::uint64_t key, std::uint64_t first, std::uint64_t high, int count,
+                        std::uint32_t (&word)[4][kBatch]) {
 #pragma omp simd
-  for (int j = 0; j < kBatch; ++j) {
+  for (int j = 0; j < count; ++j) {
     const std::uint64_t low = first + static_cast<std::uint64_t>(j);
     std::uint32_t c0 = static_cast<std::uint32_t>(low), c1 = static_cast<std::uint32_t>(low >> 32);
     std::uint32_t c2 = static_cast<std::uint32_t>(high), c3 = static_cast<std::uint32_t>(high >> 32);
@@ -39,10 +40,11 @@ void dropout(const T* x, T* y, std::int64_t n, std::int64_t start, std::uint64_t
   const std::uint32_t threshold = mask.threshold;
   for (std::int64_t i = 0; i < n; i += 4 * kBatch) {
     std::uint32_t word[4][kBatch], flat[4 * kBatch];
-    philox_batch(mask.key, static_cast<std::uint64_t>((start + i) / 4), sample, word);
-    for (int j = 0; j < kBatch; ++j)
-      for (int w = 0; w < 4; ++w) flat[4 * j + w] = word[w][j];
     const std::int64_t count = n - i < 4 * kBatch ? n - i : 4 * kBatch;
+    const int counters = static_cast<int>((count + 3) / 4);
+    philox_batch(mask.key, static_cast<std::uint64_t>((start + i) / 4), sample, counters, word);
+    for (int j = 0; j < counters; ++j)
+      for (int w = 0; w < 4; ++w) flat[4 * j + w] = word[w][j];
 #pragma omp simd
     for (std::int64_t j = 0; j < count; ++j) y[i + j] = flat[j] < threshold ? T(0) : x[i + j] * scale;
   }

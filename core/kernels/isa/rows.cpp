@@ -29,7 +29,9 @@ struct SerialTeam {
 #pragma omp simd
         for (int j = 0; j < kLanes; ++j) lane[j] += f(i + j);
       }
-      for (int j = 0; i < end; ++i, ++j) lane[j] += f(i);
+      const int rest = static_cast<int>(end - i);
+#pragma omp simd
+      for (int j = 0; j < rest; ++j) lane[j] += f(i + j);
       for (int width = kLanes / 2; width > 0; width /= 2)
         for (int j = 0; j < width; ++j) lane[j] += lane[j + width];
       total += static_cast<double>(lane[0]);
@@ -46,7 +48,9 @@ struct SerialTeam {
 #pragma omp simd
       for (int j = 0; j < kLanes; ++j) lane[j] = larger(f(i + j), lane[j]);
     }
-    for (int j = 0; i < n; ++i, ++j) lane[j] = larger(f(i), lane[j]);
+    const int rest = static_cast<int>(n - i);
+#pragma omp simd
+    for (int j = 0; j < rest; ++j) lane[j] = larger(f(i + j), lane[j]);
     for (int j = 1; j < kLanes; ++j) lane[0] = larger(lane[j], lane[0]);
     return lane[0];
   }
@@ -57,6 +61,46 @@ struct SerialTeam {
     return a > b || a != a ? a : b;
   }
 };
+
+// Rows of a few classes leave most lanes of a vector empty. They are taken kTile at a time instead, one row a lane. A
+// row's bits do not depend on its place: rows of one length always come this way.
+constexpr std::int64_t kNarrow = 32;
+constexpr int kTile = 16;
+
+template <class T>
+struct Tile {
+  T x[kNarrow][kTile];
+  T top[kTile], rest[kTile];
+
+  // Rows first, ..., first + rows - 1 of n values, missing ones as copies of the first; and their log-sum-exp.
+  Tile(const T* from, int rows, std::int64_t n) {
+    for (int l = 0; l < kTile; ++l) {
+      const T* row = from + (l < rows ? l : 0) * n;
+      for (std::int64_t i = 0; i < n; ++i) x[i][l] = row[i];
+    }
+    T total[kTile];
+#pragma omp simd
+    for (int l = 0; l < kTile; ++l) top[l] = x[0][l];
+    for (std::int64_t i = 1; i < n; ++i) {
+#pragma omp simd
+      for (int l = 0; l < kTile; ++l) top[l] = x[i][l] > top[l] || x[i][l] != x[i][l] ? x[i][l] : top[l];
+    }
+#pragma omp simd
+    for (int l = 0; l < kTile; ++l) total[l] = T(0);
+    for (std::int64_t i = 0; i < n; ++i) {
+#pragma omp simd
+      for (int l = 0; l < kTile; ++l) total[l] += math::exp(x[i][l] - top[l]);
+    }
+#pragma omp simd
+    for (int l = 0; l < kTile; ++l) rest[l] = math::log(total[l]);
+  }
+};
+
+// Calls f(first row, rows) for tiles of rows [begin, end).
+template <class F>
+SG_HD void for_tiles(std::int64_t begin, std::int64_t end, const F& f) {
+  for (std::int64_t r = begin; r < end; r += kTile) f(r, static_cast<int>(end - r < kTile ? end - r : kTile));
+}
 
 template <class T>
 void softmax(const T* x, T* y, std::int64_t rows, std::int64_t n) {
@@ -70,6 +114,14 @@ void softmax_grad(const T* y, const T* g, T* gx, std::int64_t rows, std::int64_t
 
 template <class T>
 void log_softmax(const T* x, T* y, std::int64_t rows, std::int64_t n) {
+  if (n <= kNarrow) {
+    for_tiles(0, rows, [&](std::int64_t r, int count) {
+      const Tile<T> tile(x + r * n, count, n);
+      for (int l = 0; l < count; ++l)
+        for (std::int64_t i = 0; i < n; ++i) y[(r + l) * n + i] = (tile.x[i][l] - tile.top[l]) - tile.rest[l];
+    });
+    return;
+  }
   for (std::int64_t r = 0; r < rows; ++r) rows::log_softmax(SerialTeam{}, x + r * n, y + r * n, n);
 }
 
@@ -110,6 +162,19 @@ void layer_norm_affine(const T* x, const T* g, std::int64_t rows, std::int64_t n
 
 template <class T>
 void cross_entropy(const CrossEntropyRows<T>& c, std::int64_t begin, std::int64_t end, T* loss) {
+  if (c.n <= kNarrow && c.soft == nullptr && c.smoothing == T(0)) {
+    for_tiles(begin, end, [&](std::int64_t r, int count) {
+      const Tile<T> tile(c.logits + r * c.n, count, c.n);
+      for (int l = 0; l < count; ++l) {
+        const std::int64_t target = c.targets[r + l];
+        loss[r + l] =
+            target == c.ignore_index ? T(0) : (tile.top[l] - c.logits[(r + l) * c.n + target]) + tile.rest[l];
+        c.stats[2 * (r + l)] = tile.top[l];
+        c.stats[2 * (r + l) + 1] = tile.rest[l];
+      }
+    });
+    return;
+  }
   for (std::int64_t r = begin; r < end; ++r) {
     const T* x = c.logits + r * c.n;
     rows::LogSumExp<T> lse{};
