@@ -73,6 +73,7 @@ void SpanOptimizer::step(std::span<const Tensor> grads, StepValues values) {
     });
     value.storage()->bump_version();
   }
+  ++current_rank().state.step;  // the next step's forward draws other random numbers
 }
 
 double SpanOptimizer::grad_norm(std::span<const Tensor> grads, double divisor) const {
