@@ -3,8 +3,8 @@
 //   forward           Y = A^T [(G g G^T) . (B^T d B)] A      d: 4x4 inputs, g: the filter, Y: 2x2 outputs of a tile
 //   weight's gradient dg = G^T [sum over tiles of (A dY A^T) . (B^T d B)] G
 //   input's gradient  dd = B [(G g G^T) . (A dY A^T)] B^T    added up where tiles overlap
-// where "." runs over 16 positions, a matrix product over channels each: those are the loops of conv_direct.h. Only halves,
-// sums and differences are involved, so rounding stays near that of the direct sum.
+// where "." runs over 16 positions, a matrix product over channels each. Only halves, sums and differences are involved, so
+// rounding stays near that of the direct sum.
 //
 // Transformed tiles are [position][channel block][tile][16 channels]. All channel counts are multiples of 16; images are
 // channels-last. A call covers `rows` rows of tiles of one image, from row `first`; tile (ty, tx) has outputs
@@ -43,11 +43,10 @@ struct WinogradGrad {
   float* to;
 };
 
-/// A^T m A, bias, relu and pooling. `m` is [position][tile][m_pixel floats].
+/// A^T m A, bias, relu and pooling of the products.
 struct WinogradOutput {
   WinogradTiles tiles;
   const float* m;
-  std::int64_t m_pixel;
   const float* bias;             // null or [channels]
   bool relu;
   float* y;
@@ -60,11 +59,32 @@ struct WinogradOutput {
 struct WinogradInputGrad {
   WinogradTiles tiles;
   const float* m;
-  std::int64_t m_pixel;
   float* dx;
   std::int64_t dx_row, dx_pixel, h, w, top, left;
   float* carry;
   bool last;                     // the image's last row of tiles is among these
+};
+
+/// At positions [first, last): to [tile][lane] = sum over channels of from [tile][channel] filters [channel][lane]. `to`
+/// may be where `from` of the position before lies.
+struct WinogradProducts {
+  std::int64_t first, last, tiles;
+  const float* from;
+  std::int64_t from_plane, from_block, channels;
+  const float* filters;          // as WinogradTable::filters orders them
+  std::int64_t lanes;
+  float* to;
+  std::int64_t to_plane, to_block;
+};
+
+/// At positions [first, last): sums [channel][lane] += sum over tiles of x [tile][channel] dy [tile][lane].
+struct WinogradSums {
+  std::int64_t first, last, tiles;
+  const float* x;
+  std::int64_t x_plane, x_block, channels;
+  const float* dy;
+  std::int64_t dy_plane, dy_block, lanes;
+  float* sums;                   // in the order of the filters
 };
 
 /// Filters: (lane, channel) at from + lane * sl + channel * sc, nine values each.
@@ -77,7 +97,9 @@ struct WinogradTable {
   void (*grad)(const WinogradGrad&);
   void (*output)(const WinogradOutput&);
   void (*input_grad)(const WinogradInputGrad&);
-  /// G g G^T in the order that ConvForward reads: [position][lane group][channel][lane]; lanes [first, last) only, whole
+  void (*products)(const WinogradProducts&);
+  void (*sums)(const WinogradSums&);
+  /// G g G^T, ordered [position][lane group][channel][lane]; lanes [first, last) only, whole
   /// groups.
   void (*filters)(const WinogradFilters&, const float* from, std::int64_t first, std::int64_t last, float* to);
   /// dg = G^T s G of sums in the same order; overwrites the lanes [first, last) of dw.

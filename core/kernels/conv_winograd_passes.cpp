@@ -32,55 +32,16 @@ struct Planes {
   int64_t block, plane;
   Planes(int64_t tiles, int64_t channels) : block(tiles * kConvBlock), plane(tiles * channels + kConvBlock) {}
   int64_t size() const { return plane * kWinogradPositions; }
+  WinogradTiles tiles(int64_t first, int64_t rows, int64_t columns, int64_t channels) const {
+    return {first, rows, columns, channels, plane, block};
+  }
 };
-
-WinogradTiles tiles_of(const Planes& p, int64_t first, int64_t rows, int64_t columns, int64_t channels) {
-  return {first, rows, columns, channels, p.plane, p.block};
-}
 
 // Filters of all lanes in parallel, groups being whole.
 template <class F>
 void each_lane_part(int64_t lanes, F&& f) {
   const int64_t width = Groups(lanes).width(0), groups = Groups(lanes).count();
   parallel_for(groups, 1, [&](int64_t begin, int64_t end) { f(begin * width, std::min(end * width, lanes)); });
-}
-
-// m [position][tile][lanes] = transformed inputs times filters, at every position.
-void multiply(const float* from, const Planes& planes, int64_t channels, int64_t tiles, const float* filters,
-              int64_t lanes, float* m, int64_t m_plane, Ahead& ahead) {
-  const int64_t no_tap = 0;
-  const Groups groups(lanes);
-  for (int64_t p = 0; p < kWinogradPositions; ++p)
-    groups.each([&](int64_t lane, int64_t width) {
-      conv_direct().forward({.x = from + p * planes.plane, .row = 0, .step = kConvBlock, .taps = &no_tap,
-                             .tap_count = 1, .blocks = channels / kConvBlock, .block_stride = planes.block,
-                             .last_channels = kConvBlock, .w = filters + p * lanes * channels + lane * channels,
-                             .bias = nullptr, .y = m + p * m_plane + lane, .y_row = 0, .y_pixel = lanes, .y_lane = 1,
-                             .lanes = width, .rows = 1, .width = tiles, .relu = false, .next = ahead.slice(),
-                             .index = nullptr});
-    });
-}
-
-// sums [position][lane group][channel][lane] += inputs times gradients, over tiles.
-void accumulate(const float* xs, const Planes& x_planes, int64_t channels, const float* dys,
-                const Planes& dy_planes, int64_t lanes, int64_t tiles, float* sums, Ahead& ahead) {
-  const Groups groups(lanes);
-  for (int64_t p = 0; p < kWinogradPositions; ++p)
-    groups.each([&](int64_t lane, int64_t width) {
-      const int64_t vectors = width / groups.vector;
-      const auto at = [&](int64_t l) { return l / kConvBlock * dy_planes.block + l % kConvBlock; };
-      const int64_t pieces = divide_up(kConvBlock, conv_direct().longest_run[vectors - 1]);
-      for (int64_t c = 0; c < channels; c += kConvBlock)
-        for (int64_t piece = 0; piece < pieces; ++piece) {
-          const int64_t first = kConvBlock * piece / pieces, last = kConvBlock * (piece + 1) / pieces;
-          conv_direct().weight(
-              {.x = xs + p * x_planes.plane + c / kConvBlock * x_planes.block + first, .x_pixel = kConvBlock,
-               .x_row = 0, .x_image = 0, .dy = dys + p * dy_planes.plane + at(lane), .dy_pixel = kConvBlock,
-               .dy_row = 0, .dy_image = 0, .dy_vector = at(lane + groups.vector) - at(lane), .images = 1,
-               .rows = 1, .width = tiles, .next = ahead.slice(), .run = last - first, .vectors = vectors,
-               .dw = sums + p * lanes * channels + lane * channels + (c + first) * width});
-        }
-    });
 }
 
 }  // namespace
@@ -92,9 +53,11 @@ bool conv_winograd_supports(const ConvGeometry& g) {
 
 void conv_winograd_forward(const ConvGeometry& g, ImageView<const float> x, const float* weight,
                            const float* bias, bool relu, ImageView<float> y, std::uint8_t* index) {
-  constexpr int64_t kTiles = 64;
-  const Blocks blocks(g, kTiles);
-  const Planes planes(blocks.tiles, g.c), m_planes(blocks.tiles, g.o);
+  // Products take the place of the transformed input of the position before them, so that with few channels a block of
+  // tiles stays in the first-level cache.
+  const int64_t widest = std::max(g.c, g.o);
+  const Blocks blocks(g, widest < 128 ? std::max<int64_t>(256 / widest, 8) : 16);
+  const Planes planes(blocks.tiles, widest);
   const Tensor filters = scratch(kWinogradPositions * g.o * g.c);
   each_lane_part(g.o, [&](int64_t first, int64_t last) {
     winograd().filters({g.c * 9, 9, g.o, g.c}, weight, first, last, filters.data<float>());
@@ -104,25 +67,25 @@ void conv_winograd_forward(const ConvGeometry& g, ImageView<const float> x, cons
   const int64_t per_image = blocks.per_image();
   const int64_t units = per_image > 1 ? g.n * per_image : divide_up(g.n, blocks.images);
   const int64_t parts = std::min<int64_t>(current_rank().threads, units);
-  const int64_t size = planes.size() + m_planes.size();
+  const int64_t size = planes.size() + planes.plane;
   const Tensor buffer = scratch(parts * size);
   parallel_for(parts, 1, [&](int64_t first_part, int64_t last_part) {
     for (int64_t part = first_part; part < last_part; ++part) {
-      float* v = buffer.data<float>() + part * size;
-      float* m = v + planes.size();
+      float* m = buffer.data<float>() + part * size;
+      float* v = m + planes.plane;
       for (int64_t unit = units * part / parts; unit < units * (part + 1) / parts; ++unit) {
         const int64_t n = per_image > 1 ? unit / per_image : unit * blocks.images;
         const int64_t row = per_image > 1 ? unit % per_image * blocks.rows_together : 0;
         const int64_t rows = std::min(blocks.rows_together, blocks.rows - row);
         const int64_t images = std::min(blocks.images, g.n - n), tiles = rows * blocks.columns;
         for (int64_t k = 0; k < images; ++k)
-          winograd().input({tiles_of(planes, row, rows, blocks.columns, g.c), x.image(n + k), x.sy, x.sx, g.h, g.w,
+          winograd().input({planes.tiles(row, rows, blocks.columns, g.c), x.image(n + k), x.sy, x.sx, g.h, g.w,
                             g.ph, g.pw, v + k * tiles * kConvBlock});
-        Ahead ahead(g.n, kWinogradPositions * Groups(g.o).count());
-        multiply(v, planes, g.c, images * tiles, filters.data<float>(), g.o, m, m_planes.plane, ahead);
+        winograd().products({0, kWinogradPositions, images * tiles, v, planes.plane, planes.block, g.c,
+                             filters.data<float>(), g.o, m, planes.plane, planes.block});
         for (int64_t k = 0; k < images; ++k)
-          winograd().output({tiles_of(m_planes, row, rows, blocks.columns, g.o), m + k * tiles * g.o, g.o, bias,
-                             relu, y.image(n + k), y.sy, y.sx, g.oh, g.ow,
+          winograd().output({planes.tiles(row, rows, blocks.columns, g.o), m + k * tiles * kConvBlock, bias, relu,
+                             y.image(n + k), y.sy, y.sx, g.oh, g.ow,
                              index != nullptr ? index + (n + k) * y.sn : nullptr});
       }
     }
@@ -132,7 +95,7 @@ void conv_winograd_forward(const ConvGeometry& g, ImageView<const float> x, cons
 void conv_winograd_backward(const ConvGeometry& g, ImageView<const float> dy, const float* mask,
                             const std::uint8_t* index, ImageView<const float> x, const float* weight,
                             const ConvGradients& grads) {
-  constexpr int64_t kTiles = 64;
+  constexpr int64_t kTiles = 64;  // that are summed before the sums in memory are read and written
   const bool wants_x = grads.dx.data != nullptr, wants_w = grads.dw != nullptr;
   const Blocks blocks(g, kTiles);
   const Planes dy_planes(blocks.tiles, g.o), x_planes(blocks.tiles, g.c);
@@ -145,7 +108,6 @@ void conv_winograd_backward(const ConvGeometry& g, ImageView<const float> dy, co
 
   const int64_t parts = std::min<int64_t>(current_rank().threads, g.n);
   const int64_t carry_size = 2 * (2 * blocks.columns + 2) * g.c;
-  // The transformed input is used up before the products for dx are written to the same place.
   const int64_t size = dy_planes.size() + x_planes.size() + carry_size;
   const Tensor buffer = scratch(parts * size);
   const Tensor sums = scratch(wants_w ? parts * filter_size : 0);
@@ -164,23 +126,28 @@ void conv_winograd_backward(const ConvGeometry& g, ImageView<const float> dy, co
           const int64_t rows = std::min(blocks.rows_together, blocks.rows - row);
           const int64_t images = std::min(blocks.images, last - n), tiles = rows * blocks.columns;
           for (int64_t k = 0; k < images; ++k)
-            winograd().grad({tiles_of(dy_planes, row, rows, blocks.columns, g.o), dy.image(n + k), dy.sy, dy.sx,
+            winograd().grad({dy_planes.tiles(row, rows, blocks.columns, g.o), dy.image(n + k), dy.sy, dy.sx,
                              g.oh, g.ow, mask != nullptr ? mask + (n + k) * dy.sn : nullptr,
                              index != nullptr ? index + (n + k) * dy.sn : nullptr, bias_sum,
                              d + k * tiles * kConvBlock});
           if (wants_w) {
             for (int64_t k = 0; k < images; ++k)
-              winograd().input({tiles_of(x_planes, row, rows, blocks.columns, g.c), x.image(n + k), x.sy, x.sx,
+              winograd().input({x_planes.tiles(row, rows, blocks.columns, g.c), x.image(n + k), x.sy, x.sx,
                                 g.h, g.w, g.ph, g.pw, v + k * tiles * kConvBlock});
-            Ahead ahead(last, kWinogradPositions);
-            accumulate(v, x_planes, g.c, d, dy_planes, g.o, images * tiles, sum, ahead);
+          }
+          // Products for dx take the place of the transformed input, which is used up at each position.
+          for (int64_t p = 0; p < kWinogradPositions; ++p) {
+            if (wants_w)
+              winograd().sums({p, p + 1, images * tiles, v, x_planes.plane, x_planes.block, g.c, d, dy_planes.plane,
+                               dy_planes.block, g.o, sum});
+            if (wants_x)
+              winograd().products({p, p + 1, images * tiles, d, dy_planes.plane, dy_planes.block, g.o,
+                                   filters.data<float>(), g.c, v, x_planes.plane, x_planes.block});
           }
           if (!wants_x) continue;
-          Ahead ahead(last, kWinogradPositions * Groups(g.c).count());
-          multiply(d, dy_planes, g.o, images * tiles, filters.data<float>(), g.c, v, x_planes.plane, ahead);
           for (int64_t k = 0; k < images; ++k) {
             if (row == 0) std::fill(carry, carry + carry_size, 0.0f);
-            winograd().input_grad({tiles_of(x_planes, row, rows, blocks.columns, g.c), v + k * tiles * g.c, g.c,
+            winograd().input_grad({x_planes.tiles(row, rows, blocks.columns, g.c), v + k * tiles * kConvBlock,
                                    grads.dx.image(n + k), grads.dx.sy, grads.dx.sx, g.h, g.w, g.ph, g.pw, carry,
                                    row + rows == blocks.rows});
           }

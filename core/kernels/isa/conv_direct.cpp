@@ -95,37 +95,38 @@ void pooled_tile(const ConvForward& a, const float* x, float* y, std::uint8_t* i
 using Tile = void (*)(const ConvForward&, const float* x, float* y, std::uint8_t* index);
 
 // Tiles of 1, 2, ... pixels.
-template <int kVectors, int kStep, int kPixels = 1>
+template <int kVectors, int kStep>
 struct Tiles {
-  static Tile of(int64_t pixels) {
-    if constexpr (kPixels < widest_tile<kVectors>)
-      if (pixels > kPixels) return Tiles<kVectors, kStep, kPixels + 1>::of(pixels);
-    return &tile<kPixels, kVectors, kStep>;
+  Tile plain[widest_tile<kVectors>], pooled[widest_pooled_tile<kVectors>];
+
+  template <int kPixels = 1>
+  constexpr void fill() {
+    if constexpr (kPixels <= widest_pooled_tile<kVectors>)
+      pooled[kPixels - 1] = &pooled_tile<kPixels, kVectors, kStep>;
+    if constexpr (kPixels <= widest_tile<kVectors>) {
+      plain[kPixels - 1] = &tile<kPixels, kVectors, kStep>;
+      fill<kPixels + 1>();
+    }
   }
+  constexpr Tiles() : plain{}, pooled{} { fill(); }
 };
-template <int kVectors, int kStep, int kPixels = 1>
-struct PooledTiles {
-  static Tile of(int64_t pixels) {
-    if constexpr (kPixels < widest_pooled_tile<kVectors>)
-      if (pixels > kPixels) return PooledTiles<kVectors, kStep, kPixels + 1>::of(pixels);
-    return &pooled_tile<kPixels, kVectors, kStep>;
-  }
-};
+template <int kVectors, int kStep>
+constexpr Tiles<kVectors, kStep> tiles_of{};
 
 template <int kVectors, int kStep>
 void forward_typed(const ConvForward& a) {
   const bool pooled = a.index != nullptr;
-  const int64_t widest = pooled ? widest_pooled_tile<kVectors> : widest_tile<kVectors>;
+  const unsigned widest = pooled ? widest_pooled_tile<kVectors> : widest_tile<kVectors>;
   // As few tiles as possible, of nearly equal widths: `wide` of size + 1, the others of size.
-  const int64_t tiles = (a.width + widest - 1) / widest;
-  const int64_t size = a.width / tiles, wide = a.width % tiles;
-  const Tile larger = pooled ? PooledTiles<kVectors, kStep>::of(size + 1) : Tiles<kVectors, kStep>::of(size + 1);
-  const Tile smaller = pooled ? PooledTiles<kVectors, kStep>::of(size) : Tiles<kVectors, kStep>::of(size);
+  const unsigned total = static_cast<unsigned>(a.width), tiles = (total + widest - 1) / widest;
+  const unsigned size = total / tiles, wide = total % tiles;
+  const Tile* table = pooled ? tiles_of<kVectors, kStep>.pooled : tiles_of<kVectors, kStep>.plain;
+  const Tile smaller = table[size - 1], larger = table[wide > 0 ? size : size - 1];
   for (int64_t r = 0; r < a.rows; ++r) {
     const float* x = a.x + r * (pooled ? 2 : 1) * a.row;
     float* y = a.y + r * a.y_row;
     std::uint8_t* index = pooled ? a.index + r * a.y_row : nullptr;
-    for (int64_t t = 0; t < tiles; ++t) {
+    for (unsigned t = 0; t < tiles; ++t) {
       const int64_t pixels = t < wide ? size + 1 : size;
       prefetch(a.next, r * tiles + t, a.rows * tiles);
       (t < wide ? larger : smaller)(a, x, y, index);

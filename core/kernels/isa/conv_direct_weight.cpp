@@ -37,12 +37,24 @@ void weight_tile(const ConvWeight& a) {
     }
 }
 
-template <int kVectors, int kRun = 1>
-void weight_typed(const ConvWeight& a) {
-  if constexpr (kRun < kConvLongestRun[kVectors - 1])
-    if (a.run > kRun) return weight_typed<kVectors, kRun + 1>(a);
-  weight_tile<kRun, kVectors>(a);
-}
+using WeightTile = void (*)(const ConvWeight&);
+
+// Runs of 1, 2, ... values.
+template <int kVectors>
+struct WeightTiles {
+  static constexpr int kLongest = kConvLongestRun[kVectors - 1];
+  WeightTile tile[kLongest];
+  template <int kRun = 1>
+  constexpr void fill() {
+    if constexpr (kRun <= kLongest) {
+      tile[kRun - 1] = &weight_tile<kRun, kVectors>;
+      fill<kRun + 1>();
+    }
+  }
+  constexpr WeightTiles() : tile{} { fill(); }
+};
+template <int kVectors>
+constexpr WeightTiles<kVectors> weight_tiles{};
 
 inline void zero(float* p, int64_t n) {
   for (int64_t i = 0; i < n; ++i) p[i] = 0;
@@ -132,8 +144,7 @@ void conv_direct_pack_weights(const ConvPackWeights& a) {
 }
 
 void conv_direct_weight(const ConvWeight& a) {
-  if (a.vectors == 2) return weight_typed<2>(a);
-  weight_typed<1>(a);
+  (a.vectors == 2 ? weight_tiles<2>.tile : weight_tiles<1>.tile)[a.run - 1](a);
 }
 
 }  // namespace sg::kernels::SG_ISA
