@@ -1,5 +1,5 @@
-// linear: the smallest whole training run. A 10 -> 10 linear layer learns one fixed batch in ten steps of Adam, on any
-// number of ranks, under any plan:
+// linear: the smallest whole training run. A 10 -> 10 linear layer learns one fixed batch in ten
+// steps of Adam, on any number of ranks, under any plan:
 //
 //   linear --ranks 4 --plan zero3
 //
@@ -16,7 +16,8 @@ using namespace sg;
 
 constexpr std::int64_t kSize = 10;  // inputs, and classes
 
-// Samples [first, first + count) of the fixed batch: random inputs and labels, a function of the sample's place alone.
+// Samples [first, first + count) of the fixed batch: random inputs and labels, a function of the
+// sample's place alone.
 std::pair<Tensor, Tensor> make_batch(std::uint64_t seed, std::int64_t first, std::int64_t count) {
   const Tensor inputs = Tensor::empty({count, kSize}), labels = Tensor::empty({count}, DType::i64);
   for (std::int64_t i = 0; i < count; ++i) {
@@ -29,38 +30,44 @@ std::pair<Tensor, Tensor> make_batch(std::uint64_t seed, std::int64_t first, std
   return {inputs, labels};
 }
 
-int run(int argc, char** argv) {
-  examples::TrainOptions options{.steps = 10};
-  CLI::App app("Trains a 10 -> 10 linear layer on one fixed batch, on N ranks under any plan.", "linear");
-  add_options(app, options);
-  parse(app, options, argc, argv);
+// What each rank does; a rank is a thread. No line of it depends on the plan or on the number of
+// ranks.
+void train(const examples::TrainOptions& options, const Rank& rank) {
+  // A plain module and a plain optimizer become an engine. The plan decides who keeps what.
+  auto engine = dist::initialize(nn::share(nn::Linear(kSize, kSize)), make_optimizer(options),
+                                 engine_options(options, options.plan));
 
-  // Each rank is a thread that runs this function.
-  dist::launch_ranks(options.ranks, [&](Rank& rank) {
-    // A plain module and a plain optimizer. The plan decides who keeps what; nothing below depends on it.
-    auto net = nn::share(nn::Linear(kSize, kSize));
-    auto engine = dist::initialize(net, make_optimizer(options), engine_options(options, options.plan));
+  // The batch is cut into N A slices for N ranks and A micro-batches; micro-batch a of rank r is
+  // slice a N + r.
+  std::vector<std::pair<Tensor, Tensor>> micro_batches;
+  for (int a = 0; a < options.accumulate; ++a) {
+    const std::int64_t slice = a * rank.world_size + rank.index;
+    micro_batches.push_back(
+        make_batch(rank.seed, slice * options.micro_batch(), options.micro_batch()));
+  }
 
-    // A step's batch is cut into ranks x accumulate slices; micro-batch a of rank r is slice a N + r.
-    std::vector<std::pair<Tensor, Tensor>> micro_batches;
-    for (int a = 0; a < options.accumulate; ++a)
-      micro_batches.push_back(make_batch(
-          rank.seed, (a * rank.world_size + rank.index) * options.micro_batch(), options.micro_batch()));
-
-    while (engine->steps() < *options.steps) {
-      for (const auto& [inputs, labels] : micro_batches)
-        engine->backward(nn::cross_entropy((*engine)(inputs), labels));
-      engine->step();
-      // The mean over the whole batch, the same on every rank.
-      if (rank.index == 0) fmt::print("step {:2}  loss {:.6f}\n", engine->steps(), engine->loss());
+  while (engine->steps() < *options.steps) {
+    for (const auto& [inputs, labels] : micro_batches) {
+      const Var loss = nn::cross_entropy((*engine)(inputs), labels);
+      engine->backward(loss);
     }
+    engine->step();
+    // loss() is the mean over the whole batch, the same on every rank.
+    if (rank.index == 0) fmt::print("step {:2}  loss {:.6f}\n", engine->steps(), engine->loss());
+  }
 
-    const dist::Report report = engine->report();  // memory and traffic, as predicted and as measured
-    if (rank.index == 0) fmt::print("\n{}", report.text());
-  }, launch_options(options));
-  return 0;
+  const dist::Report report = engine->report();  // memory and traffic, predicted and measured
+  if (rank.index == 0) fmt::print("\n{}", report.text());
 }
 
 int main(int argc, char** argv) {
-  return examples::run_program("linear", [&] { return run(argc, argv); });
+  return examples::run_program("linear", [&] {
+    examples::TrainOptions options{.steps = 10};
+    CLI::App app("A 10 -> 10 linear layer learns one fixed batch, on N ranks, any plan.", "linear");
+    add_options(app, options);
+    parse(app, options, argc, argv);
+    const auto rank_main = [&](const Rank& rank) { train(options, rank); };
+    dist::launch_ranks(options.ranks, rank_main, launch_options(options));
+    return 0;
+  });
 }

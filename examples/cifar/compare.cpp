@@ -24,7 +24,8 @@ dist::Layout family(const Result& r) {
 std::size_t first_difference(const Result& a, const Result& b) {
   const std::size_t steps = std::min(a.steps.size(), b.steps.size());
   for (std::size_t i = 0; i < steps; ++i)
-    if (std::bit_cast<std::uint64_t>(a.steps[i].loss) != std::bit_cast<std::uint64_t>(b.steps[i].loss))
+    if (std::bit_cast<std::uint64_t>(a.steps[i].loss) !=
+        std::bit_cast<std::uint64_t>(b.steps[i].loss))
       return i + 1;
   return a.steps.size() == b.steps.size() ? 0 : steps + 1;
 }
@@ -53,7 +54,8 @@ Column traffic_column(const std::vector<Result>& results, const std::string& nam
   Column column{name, {}, {}};
   for (const Result& r : results) {
     const auto found = r.report.traffic.find(name);
-    const dist::Report::Flow flow = found == r.report.traffic.end() ? dist::Report::Flow{} : found->second;
+    const dist::Report::Flow flow =
+        found == r.report.traffic.end() ? dist::Report::Flow{} : found->second;
     column.predicted.push_back(thousands(flow.predicted.bytes));
     column.measured.push_back(thousands(flow.measured.bytes));
   }
@@ -80,7 +82,8 @@ std::string render(const std::vector<Result>& results, const std::vector<Column>
   }
   const auto line = [&](std::string_view plan, std::string_view what, auto&& cell) {
     out += fmt::format("{:<6} {:<9}", plan, what);
-    for (std::size_t c = 0; c < columns.size(); ++c) out += fmt::format("  {:>{}}", cell(columns[c]), widths[c]);
+    for (std::size_t c = 0; c < columns.size(); ++c)
+      out += fmt::format("  {:>{}}", cell(columns[c]), widths[c]);
     out += '\n';
   };
   line("plan", "", [](const Column& c) { return c.title; });
@@ -97,10 +100,12 @@ std::string families_text(const Result& a, const Result& b) {
   if (first == 0) return "";
   double largest = 0;
   for (std::size_t i = 0; i < std::min(a.steps.size(), b.steps.size()); ++i)
-    largest = std::max(largest, std::abs(a.steps[i].loss - b.steps[i].loss) / std::abs(a.steps[i].loss));
-  return fmt::format("two families, as addition is not associative: {} sums micro-batches first, {} sums "
-                     "ranks first; first difference in step {}, largest {:.1e} of the loss\n",
-                     a.report.plan, b.report.plan, first, largest);
+    largest =
+        std::max(largest, std::abs(a.steps[i].loss - b.steps[i].loss) / std::abs(a.steps[i].loss));
+  return fmt::format(
+      "two families, as addition is not associative: {} sums micro-batches first, {} sums "
+      "ranks first; first difference in step {}, largest {:.1e} of the loss\n",
+      a.report.plan, b.report.plan, first, largest);
 }
 
 }  // namespace
@@ -133,12 +138,14 @@ Comparison compare(const std::vector<Result>& results) {
       const auto bits = [&](const Result& x) {
         return step > x.steps.size() ? "nothing" : loss_bits(x.steps[step - 1].loss);
       };
-      differences += fmt::format("{}: the losses differ from those of {} from step {} on: {}, expected {}\n",
-                                 r.report.plan, (*first)->report.plan, step, bits(r), bits(**first));
+      differences +=
+          fmt::format("{}: the losses differ from those of {} from step {} on: {}, expected {}\n",
+                      r.report.plan, (*first)->report.plan, step, bits(r), bits(**first));
     }
     if (step == 0 && !same_weights)
-      differences += fmt::format("{}: the final weights differ from those of {}, the losses do not\n",
-                                 r.report.plan, (*first)->report.plan);
+      differences +=
+          fmt::format("{}: the final weights differ from those of {}, the losses do not\n",
+                      r.report.plan, (*first)->report.plan);
     if (!r.report.matches())
       differences += fmt::format("{}: memory or traffic is not as predicted:\n{}", r.report.plan,
                                  r.report.text());
@@ -147,7 +154,8 @@ Comparison compare(const std::vector<Result>& results) {
   std::vector<Column> columns{std::move(losses), std::move(weights)};
   for (const Kind kind : {Kind::parameters, Kind::gradients, Kind::optimizer, Kind::gathered})
     columns.push_back(bytes_column(results, kind));
-  for (const std::string& name : collectives(results)) columns.push_back(traffic_column(results, name));
+  for (const std::string& name : collectives(results))
+    columns.push_back(traffic_column(results, name));
   columns.push_back(std::move(time));
   c.text = render(results, columns) +
            "memory: peak bytes of a rank; traffic: bytes that a rank sends in a step\n" + families +

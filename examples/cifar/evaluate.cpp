@@ -10,7 +10,8 @@
 namespace sg::cifar {
 namespace {
 
-constexpr std::int64_t kRankBatch = 125;  // images; 2,000 and 10,000 are multiples for 1, 2, 4, 8 ranks
+constexpr std::int64_t kRankBatch =
+    125;  // images; 2,000 and 10,000 are multiples for 1, 2, 4, 8 ranks
 
 double ratio(std::int64_t part, std::int64_t whole) {
   return whole == 0 ? 0 : static_cast<double>(part) / static_cast<double>(whole);
@@ -27,7 +28,8 @@ double Accuracy::overall() const { return ratio(sum(correct), sum(images)); }
 double Accuracy::of(std::size_t label) const { return ratio(correct[label], images[label]); }
 
 std::string Accuracy::text(bool by_class) const {
-  std::string out = fmt::format("test accuracy: {:.2f} % of {} images\n", 100 * overall(), sum(images));
+  std::string out =
+      fmt::format("test accuracy: {:.2f} % of {} images\n", 100 * overall(), sum(images));
   if (!by_class) return out;
   std::size_t width = 0;
   for (const std::string& name : classes) width = std::max(width, name.size());

@@ -68,7 +68,8 @@ std::string loss_bits(double loss) {
 }
 
 Metrics::Metrics(std::string file) : file_(std::move(file)), out_(file_, std::ios::trunc) {
-  SG_CHECK(out_.good(), "--metrics {}: cannot write there; name a file in a folder that exists", file_);
+  SG_CHECK(out_.good(), "--metrics {}: cannot write there; name a file in a folder that exists",
+           file_);
 }
 
 Metrics::~Metrics() {

@@ -31,8 +31,8 @@ class Metrics {
   ~Metrics();
 
   /// Steps first + 1, first + 2, ... of a plan.
-  void write_steps(std::string_view plan, std::int64_t batch_size, std::span<const StepRecord> steps,
-                   std::int64_t first);
+  void write_steps(std::string_view plan, std::int64_t batch_size,
+                   std::span<const StepRecord> steps, std::int64_t first);
   /// Keeps the plan's summary for the end of the file.
   void add_summary(const Result& result);
   /// Writes the summaries; an error if anything could not be written.

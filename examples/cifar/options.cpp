@@ -31,7 +31,8 @@ void check_writable(std::string_view option, const std::string& file) {
   const bool existed = fs::exists(file, error);
   const bool good = !fs::is_directory(file, error) && std::ofstream(file, std::ios::app).good();
   if (good && !existed) fs::remove(file, error);
-  SG_CHECK(good, "{} {}: cannot write there; name a file in an existing folder that you may write in",
+  SG_CHECK(good,
+           "{} {}: cannot write there; name a file in an existing folder that you may write in",
            option, file);
 }
 
@@ -59,26 +60,32 @@ std::vector<const dist::Plan*> Options::plans() const {
 Options parse_options(int argc, char** argv) {
   Options o;
   CLI::App app(
-      "Trains a net on CIFAR-10 (or a synthetic set of its format) on N ranks under DDP or a stage of\n"
+      "Trains a net on CIFAR-10 (or a synthetic set of its format) on N ranks under DDP or a stage "
+      "of\n"
       "ZeRO, and prints memory and traffic as predicted and as measured.\n"
-      "Exit status: 0 done; 1 training failed or, with --plan all, a bit or a byte differs; 2 bad usage\n"
+      "Exit status: 0 done; 1 training failed or, with --plan all, a bit or a byte differs; 2 bad "
+      "usage\n"
       "or input; 130 stopped by Ctrl-C after cleaning up.",
       "cifar");
-  app.add_option("--data", o.data, "'synthetic', or a folder with CIFAR-10's binary files (synthetic)");
+  app.add_option("--data", o.data,
+                 "'synthetic', or a folder with CIFAR-10's binary files (synthetic)");
   app.add_option("--net", o.net, "tutorial, mlp, vgg or resnet20 (tutorial)");
   app.add_option("--epochs", o.epochs, "epochs; with --steps, whichever ends first (2)");
   add_options(app, o, examples::Plans::all_too);
   app.add_option("--schedule", o.schedule, "learning rate: constant or cosine (constant)");
   app.add_option("--warmup-steps", o.warmup_steps, "steps of linear warm-up (0)");
   app.add_flag("--augment", o.augment, "random flip and crop");
-  app.add_flag_callback("--no-shuffle", [&o] { o.shuffle = false; }, "the files' own order of samples");
-  app.add_flag_callback("--no-eval", [&o] { o.evaluate = false; }, "no test accuracy");
+  app.add_flag_callback(
+      "--no-shuffle", [&o] { o.shuffle = false; }, "the files' own order of samples");
+  app.add_flag_callback(
+      "--no-eval", [&o] { o.evaluate = false; }, "no test accuracy");
   app.add_flag("--checkpoint-activations", o.checkpoint_activations,
                "recompute activations in backward instead of keeping them");
   app.add_option("--dtype", o.dtype, "f32 or f64 (f32)");
   app.add_option("--init", o.init, "initial weights, a safetensors file");
-  app.add_option("--save-weights", o.save_weights,
-                 "writes the weights as safetensors at the end (with --plan all: the first plan's)");
+  app.add_option(
+      "--save-weights", o.save_weights,
+      "writes the weights as safetensors at the end (with --plan all: the first plan's)");
   app.add_option("--log-interval", o.log_interval, "a loss line every so many steps (100)");
   app.add_option("--metrics", o.metrics, "writes a JSON line a step, and a summary a plan");
   examples::parse(app, o, argc, argv, examples::Plans::all_too);
@@ -120,9 +127,10 @@ dist::EngineOptions engine_options(const Options& o, const dist::Plan& plan, std
 
 void check_against(const Options& o, const data::Splits& data) {
   const std::int64_t images = data.train->size(), slices = o.batch_size / o.micro_batch();
-  SG_CHECK(o.batch_size <= images,
-           "--batch-size {}: {} has {} images, and training drops an incomplete batch; use at most {}",
-           o.batch_size, data.train->name, images, images / slices * slices);
+  SG_CHECK(
+      o.batch_size <= images,
+      "--batch-size {}: {} has {} images, and training drops an incomplete batch; use at most {}",
+      o.batch_size, data.train->name, images, images / slices * slices);
   const std::int64_t steps = steps_to_train(o, images);
   SG_CHECK(o.schedule != "cosine" || o.warmup_steps <= steps || steps == 0,
            "--warmup-steps {}: the whole run has {} steps; use fewer, or train longer",
@@ -146,21 +154,22 @@ std::string settings_text(const Options& o, const data::Splits& data, std::int64
                           thousands(data.train->size()), thousands(data.test->size()),
                           if_set(!o.shuffle, "not shuffled"), if_set(o.augment, "flip and crop")));
   std::string plans;
-  for (const dist::Plan* plan : o.plans()) plans += fmt::format("{}{}", plans.empty() ? "" : ", ", plan->name);
+  for (const dist::Plan* plan : o.plans())
+    plans += fmt::format("{}{}", plans.empty() ? "" : ", ", plan->name);
   row("plan", fmt::format("{} on {} rank{}", plans, o.ranks, o.ranks == 1 ? "" : "s"));
   row("batch", fmt::format("{} = {} rank{} x {} micro-batch{} of {}", o.batch_size, o.ranks,
                            o.ranks == 1 ? "" : "s", o.accumulate, o.accumulate == 1 ? "" : "es",
                            o.micro_batch()));
-  row("steps", fmt::format("{} of {} an epoch",
-                           thousands(steps_to_train(o, data.train->size())),
+  row("steps", fmt::format("{} of {} an epoch", thousands(steps_to_train(o, data.train->size())),
                            thousands(data.train->size() / o.batch_size)));
   row("optimizer",
-      fmt::format("{}, lr {}{}{}{}{}{}", optimizer->name(), hyper.lr,
-                  if_set(hyper.momentum > 0, fmt::format("momentum {}", hyper.momentum)),
-                  if_set(hyper.weight_decay > 0, fmt::format("weight decay {}", hyper.weight_decay)),
-                  if_set(o.clip_norm > 0, fmt::format("gradient norm at most {}", o.clip_norm)),
-                  if_set(o.schedule != "constant", o.schedule),
-                  if_set(o.warmup_steps > 0, fmt::format("{} steps of warm-up", o.warmup_steps))));
+      fmt::format(
+          "{}, lr {}{}{}{}{}{}", optimizer->name(), hyper.lr,
+          if_set(hyper.momentum > 0, fmt::format("momentum {}", hyper.momentum)),
+          if_set(hyper.weight_decay > 0, fmt::format("weight decay {}", hyper.weight_decay)),
+          if_set(o.clip_norm > 0, fmt::format("gradient norm at most {}", o.clip_norm)),
+          if_set(o.schedule != "constant", o.schedule),
+          if_set(o.warmup_steps > 0, fmt::format("{} steps of warm-up", o.warmup_steps))));
   row("threads", fmt::format("{} a rank, instruction set {}", o.threads,
                              kernels::name_of(kernels::active_isa())));
   row("executor", executor_text(o));

@@ -22,18 +22,22 @@ using examples::Progress;
 /// What rank 0 prints and records of the steps; on the other ranks it only counts.
 class Log {
  public:
-  Log(const Options& o, const dist::Plan& plan, std::int64_t total, std::int64_t steps_per_epoch,
-      bool speaks, Metrics* metrics)
-      : o_(o), plan_(plan.name), per_epoch_(steps_per_epoch), total_(total), speaks_(speaks),
-        metrics_(speaks ? metrics : nullptr),
-        progress_(std::string(plan.name), total, o.batch_size, speaks) {
+  Log(const Run& run, std::int64_t total, std::int64_t steps_per_epoch, bool speaks)
+      : o_(run.options),
+        plan_(run.plan.name),
+        per_epoch_(steps_per_epoch),
+        total_(total),
+        speaks_(speaks),
+        metrics_(run.metrics),
+        progress_(std::string(plan_), total, o_.batch_size, speaks) {
     if (speaks) steps_.reserve(static_cast<std::size_t>(std::min<std::int64_t>(total, 1 << 20)));
   }
 
   void step(const dist::Engine& engine, Clock::time_point start) {
     if (!speaks_) return;
     const Clock::time_point now = Clock::now();
-    steps_.push_back({.loss = engine.loss(), .grad_norm = engine.grad_norm(),
+    steps_.push_back({.loss = engine.loss(),
+                      .grad_norm = engine.grad_norm(),
                       .lr = engine.learning_rate(),
                       .seconds = std::chrono::duration<double>(now - start).count()});
     progress_.update(engine.steps(), now);
@@ -50,7 +54,8 @@ class Log {
                                last % per_epoch_ + 1, sum_ / static_cast<double>(count_)));
     if (metrics_ != nullptr)
       metrics_->write_steps(plan_, o_.batch_size,
-                            std::span(steps_).subspan(static_cast<std::size_t>(written_)), written_);
+                            std::span(steps_).subspan(static_cast<std::size_t>(written_)),
+                            written_);
     written_ = std::ssize(steps_);
     sum_ = 0;
     count_ = 0;
@@ -94,6 +99,45 @@ void print_summary(const Options& o, const Result& result) {
              result.seconds_per_step() * 1e3);
 }
 
+/// What each rank does. Rank 0 speaks for all and fills `result`.
+void train_rank(const Run& run, const Rank& rank, Result& result) {
+  const Options& o = run.options;
+  const std::int64_t total = steps_to_train(o, run.data.train->size());
+  auto engine = dist::initialize(make_net(o.net, o.checkpoint_activations, o.element_type()),
+                                 make_optimizer(o), engine_options(o, run.plan, total));
+  if (!o.init.empty()) engine->load_weights(o.init);
+  data::Loader loader(run.data.train, loader_options(o));
+  Log log(run, total, loader.steps_per_epoch(), rank.index == 0);
+
+  while (engine->steps() < total && !engine->stop_requested()) {
+    const Clock::time_point start = Clock::now();
+    for (int a = 0; a < o.accumulate; ++a) {
+      const data::Batch& batch = loader.next();
+      engine->backward(cross_entropy((*engine)(batch.images), batch.labels));
+    }
+    if (dist::stop_signalled()) engine->request_stop();
+    engine->step();
+    log.step(*engine, start);
+    SG_CHECK(std::isfinite(engine->loss()),
+             "[train] the loss is {} at step {}; try a smaller --lr, or --clip-norm 1",
+             engine->loss(), engine->steps());
+  }
+
+  const bool interrupted = engine->stop_requested();
+  dist::Report report = engine->report();
+  const std::uint64_t weights = digest_of_weights(*engine);
+  if (run.save_weights) engine->save_weights(o.save_weights);
+  std::optional<Accuracy> accuracy;
+  const bool worth_testing = total > 0 || !o.init.empty();
+  if (o.evaluate && worth_testing && !interrupted)
+    accuracy = evaluate(*engine, run.data.test, o.element_type());
+
+  if (rank.index != 0) return;
+  log.flush();
+  result = {log.take(), std::move(report), weights, std::move(accuracy), interrupted};
+  print_summary(o, result);
+}
+
 }  // namespace
 
 double Result::seconds_per_step() const {
@@ -105,46 +149,10 @@ double Result::seconds_per_step() const {
   return (seconds[(n - 1) / 2] + seconds[n / 2]) / 2;
 }
 
-Result train(const Options& o, const dist::Plan& plan, const data::Splits& data, Metrics* metrics,
-             bool save_weights) {
+Result train(const Run& run) {
   Result result;
-  const std::int64_t total = steps_to_train(o, data.train->size());
-
-  dist::launch_ranks(o.ranks, [&](Rank& rank) {
-    const bool speaks = rank.index == 0;
-    auto engine = dist::initialize(make_net(o.net, o.checkpoint_activations, o.element_type()),
-                                   make_optimizer(o), engine_options(o, plan, total));
-    if (!o.init.empty()) engine->load_weights(o.init);
-    data::Loader loader(data.train, loader_options(o));
-    Log log(o, plan, total, loader.steps_per_epoch(), speaks, metrics);
-
-    while (engine->steps() < total && !engine->stop_requested()) {
-      const Clock::time_point start = Clock::now();
-      for (int a = 0; a < o.accumulate; ++a) {
-        const data::Batch& batch = loader.next();
-        engine->backward(cross_entropy((*engine)(batch.images), batch.labels));
-      }
-      if (dist::stop_signalled()) engine->request_stop();
-      engine->step();
-      log.step(*engine, start);
-      SG_CHECK(std::isfinite(engine->loss()),
-               "[train] the loss is {} at step {}; try a smaller --lr, or --clip-norm 1",
-               engine->loss(), engine->steps());
-    }
-
-    const bool interrupted = engine->stop_requested();
-    dist::Report report = engine->report();
-    const std::uint64_t weights = digest_of_weights(*engine);
-    if (save_weights) engine->save_weights(o.save_weights);
-    // Weights that nobody trained or loaded are not worth testing.
-    std::optional<Accuracy> accuracy;
-    if (o.evaluate && !interrupted && (total > 0 || !o.init.empty()))
-      accuracy = evaluate(*engine, data.test, o.element_type());
-    if (!speaks) return;
-    log.flush();
-    result = {log.take(), std::move(report), weights, std::move(accuracy), interrupted};
-    print_summary(o, result);
-  }, launch_options(o));
+  const auto rank_main = [&](const Rank& rank) { train_rank(run, rank, result); };
+  dist::launch_ranks(run.options.ranks, rank_main, launch_options(run.options));
   return result;
 }
 

@@ -24,9 +24,17 @@ struct Result {
   double seconds_per_step() const;
 };
 
-/// Trains under `plan` on o.ranks ranks. Rank 0 prints and writes to `metrics` (may be null). Errors: those of the ranks;
-/// a loss that is not finite.
-Result train(const Options& options, const dist::Plan& plan, const data::Splits& data,
-             Metrics* metrics, bool save_weights);
+/// One training run. Holds references: for a call of train() only.
+struct Run {
+  const Options& options;
+  const dist::Plan& plan;
+  const data::Splits& data;
+  Metrics* metrics;  ///< may be null
+  bool save_weights;
+};
+
+/// Trains on o.ranks ranks. Rank 0 prints and writes to `metrics`. Errors: those of the ranks; a
+/// loss that is not finite.
+Result train(const Run& run);
 
 }  // namespace sg::cifar

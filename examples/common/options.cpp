@@ -47,7 +47,8 @@ std::string usage_message(const CLI::App& app, const CLI::ParseError& error) {
     return fmt::format("{}; {}", error.what(), see);
   const std::string unknown = rest.front().substr(0, rest.front().find('='));
   if (!unknown.starts_with("-"))
-    return fmt::format("unexpected argument '{}': every value follows its option; {}", unknown, see);
+    return fmt::format("unexpected argument '{}': every value follows its option; {}", unknown,
+                       see);
   std::vector<std::string> names;
   for (const CLI::Option* option : app.get_options()) names.push_back(option->get_name());
   const std::vector<std::string_view> views(names.begin(), names.end());
@@ -58,14 +59,18 @@ std::string usage_message(const CLI::App& app, const CLI::ParseError& error) {
 void check_batch(TrainOptions& o, bool given) {
   const std::int64_t slices = std::int64_t{o.ranks} * o.accumulate;
   if (!given) o.batch_size = 16 * slices;
-  SG_CHECK(o.batch_size >= 1, "--batch-size {}: a step needs at least one sample; use a multiple "
-           "of ranks x accumulate = {}", o.batch_size, slices);
+  SG_CHECK(o.batch_size >= 1,
+           "--batch-size {}: a step needs at least one sample; use a multiple "
+           "of ranks x accumulate = {}",
+           o.batch_size, slices);
   if (o.batch_size % slices == 0) return;
   const std::int64_t below = o.batch_size / slices * slices;
   const std::string sizes = below > 0 ? fmt::format("{} or {}", below, below + slices)
                                       : fmt::format("{}", below + slices);
-  fail("--batch-size {}: {} ranks x {} micro-batches need equal whole micro-batches; the nearest "
-       "sizes that work: {}", o.batch_size, o.ranks, o.accumulate, sizes);
+  fail(
+      "--batch-size {}: {} ranks x {} micro-batches need equal whole micro-batches; the nearest "
+      "sizes that work: {}",
+      o.batch_size, o.ranks, o.accumulate, sizes);
 }
 
 void check_plan(const TrainOptions& o, bool by_stage, Plans plans) {
@@ -107,9 +112,10 @@ void check(TrainOptions& o, bool batch_given) {
 void add_options(CLI::App& app, TrainOptions& o, Plans plans) {
   app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   app.add_option("--ranks", o.ranks, "ranks, threads of this process (1)");
-  auto* plan = app.add_option("--plan", o.plan,
-                              fmt::format("ddp, zero1, zero2, zero3{} (ddp)",
-                                          plans == Plans::one ? "" : ", or all, one after the other"));
+  auto* plan =
+      app.add_option("--plan", o.plan,
+                     fmt::format("ddp, zero1, zero2, zero3{} (ddp)",
+                                 plans == Plans::one ? "" : ", or all, one after the other"));
   auto* stage = app.add_option("--stage", o.plan, "the plan by DeepSpeed's number, 0 to 3");
   stage->excludes(plan);
   app.add_option("--batch-size", o.batch_size,
@@ -127,7 +133,9 @@ void add_options(CLI::App& app, TrainOptions& o, Plans plans) {
   app.add_option("--clip-norm", o.clip_norm, "largest global norm of the gradients (0: no limit)");
   app.add_option("--executor", o.executor,
                  "who runs collectives: inline, thread (a comm thread a rank) or auto (auto)");
-  app.add_flag_callback("--no-prefetch", [&o] { o.prefetch = false; }, "zero3: gather each unit only when it is used");
+  app.add_flag_callback(
+      "--no-prefetch", [&o] { o.prefetch = false; },
+      "zero3: gather each unit only when it is used");
 }
 
 void parse(CLI::App& app, TrainOptions& options, int argc, char** argv, Plans plans) {
@@ -147,7 +155,8 @@ void parse(CLI::App& app, TrainOptions& options, int argc, char** argv, Plans pl
 
 optim::OptimizerPtr make_optimizer(const TrainOptions& o) {
   if (o.optimizer == "sgd")
-    return optim::sgd({.lr = o.lr, .momentum = o.momentum.value_or(0),
+    return optim::sgd({.lr = o.lr,
+                       .momentum = o.momentum.value_or(0),
                        .weight_decay = o.weight_decay.value_or(0)});
   if (o.optimizer == "adam")
     return optim::adam({.lr = o.lr, .weight_decay = o.weight_decay.value_or(0)});
@@ -159,8 +168,7 @@ optim::OptimizerPtr make_optimizer(const TrainOptions& o) {
 dist::LaunchOptions launch_options(const TrainOptions& o) {
   dist::LaunchOptions launch{.threads = o.threads, .seed = o.seed};
   if (o.executor != "auto")
-    launch.executor =
-        o.executor == "thread" ? dist::Executor::thread : dist::Executor::inlined;
+    launch.executor = o.executor == "thread" ? dist::Executor::thread : dist::Executor::inlined;
   return launch;
 }
 

@@ -17,7 +17,8 @@
 
 namespace sg::examples {
 
-/// What a user can mend: bad usage or bad input. Ends the program with status 2; every other error with 1.
+/// What a user can mend: bad usage or bad input. Ends the program with status 2; every other error
+/// with 1.
 class InputError : public Error {
  public:
   using Error::Error;
@@ -27,7 +28,8 @@ inline constexpr int kInputErrorStatus = 2;
 /// A run that Ctrl-C ended early, after its clean-up: what shells expect, 128 + SIGINT.
 inline constexpr int kInterruptedStatus = 130;
 
-/// Calls f; its errors become InputErrors. For everything between the command line and the first training step.
+/// Calls f; its errors become InputErrors. For everything between the command line and the first
+/// training step.
 template <class F>
 auto checked_input(F&& f) {
   try {
@@ -61,7 +63,8 @@ enum class Plans { one, all_too };
 
 /// Adds the shared options to `app`.
 void add_options(CLI::App& app, TrainOptions& options, Plans plans = Plans::one);
-/// Parses; --help prints and exits. Then checks the shared options and fills in what depends on others.
+/// Parses; --help prints and exits. Then checks the shared options and fills in what depends on
+/// others.
 void parse(CLI::App& app, TrainOptions& options, int argc, char** argv, Plans plans = Plans::one);
 
 optim::OptimizerPtr make_optimizer(const TrainOptions& options);

@@ -50,7 +50,8 @@ void Progress::draw(std::int64_t done, Clock::time_point now) {
                   duration(static_cast<double>(total_ - done) / std::max(rate, 1e-9)));
   const std::size_t used = left.size() + right.size() + 1, width = terminal_width();
   const std::size_t cells = width > used ? std::min<std::size_t>(width - used, 40) : 0;
-  const std::size_t full = cells * static_cast<std::size_t>(done) / static_cast<std::size_t>(total_);
+  const std::size_t full =
+      cells * static_cast<std::size_t>(done) / static_cast<std::size_t>(total_);
   const std::string bar = left + std::string(full, '#') + std::string(cells - full, '-') + right;
   fmt::print(stderr, "\r{}\x1b[K", std::string_view(bar).substr(0, width - 1));
   std::fflush(stderr);

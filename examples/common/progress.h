@@ -10,11 +10,12 @@ namespace sg::examples {
 
 using Clock = std::chrono::steady_clock;
 
-/// Lines go to standard output. The bar goes to standard error, if that is a terminal (and TERM is not "dumb"): a log in a
-/// file stays clean, and without a terminal there are only lines.
+/// Lines go to standard output. The bar goes to standard error, if that is a terminal (and TERM is
+/// not "dumb"): a log in a file stays clean, and without a terminal there are only lines.
 class Progress {
  public:
-  /// Of `total` steps of `batch` samples; `label` stands before the bar ("zero3"). Not shown: lines alone.
+  /// Of `total` steps of `batch` samples; `label` stands before the bar ("zero3"). Not shown: lines
+  /// alone.
   Progress(std::string label, std::int64_t total, std::int64_t batch, bool show = true);
   /// Takes the bar away.
   ~Progress();

@@ -12,22 +12,27 @@ namespace {
 
 Result result(const std::string& plan, int ranks, int accumulate, std::vector<double> losses) {
   Result r;
-  for (const double loss : losses) r.steps.push_back({.loss = loss, .grad_norm = {}, .lr = 1e-3, .seconds = 1e-3});
+  for (const double loss : losses)
+    r.steps.push_back({.loss = loss, .grad_norm = {}, .lr = 1e-3, .seconds = 1e-3});
   r.report.plan = plan;
   r.report.ranks = ranks;
   r.report.accumulate = accumulate;
   r.report.steps = std::ssize(r.steps);
   for (auto& bytes : r.report.bytes)
-    bytes.predicted = bytes.measured = std::vector<std::int64_t>(static_cast<std::size_t>(ranks), 4096);
+    bytes.predicted = bytes.measured =
+        std::vector<std::int64_t>(static_cast<std::size_t>(ranks), 4096);
   r.report.traffic["all_gather"] = {.predicted = {5, 12345}, .measured = {5, 12345}, .even = true};
   r.weights = 77;
   return r;
 }
 
-bool says(const Comparison& c, const std::string& text) { return c.text.find(text) != std::string::npos; }
+bool says(const Comparison& c, const std::string& text) {
+  return c.text.find(text) != std::string::npos;
+}
 
 TEST(Compare, EqualResultsAreEqual) {
-  const std::vector<Result> results{result("ddp", 2, 1, {2.5, 2.25}), result("zero3", 2, 1, {2.5, 2.25})};
+  const std::vector<Result> results{result("ddp", 2, 1, {2.5, 2.25}),
+                                    result("zero3", 2, 1, {2.5, 2.25})};
   const Comparison c = compare(results);
   EXPECT_TRUE(c.equal) << c.text;
   EXPECT_TRUE(says(c, "12,345")) << c.text;
@@ -36,11 +41,13 @@ TEST(Compare, EqualResultsAreEqual) {
 }
 
 TEST(Compare, OneBitOfALossIsFound) {
-  std::vector<Result> results{result("ddp", 2, 1, {2.5, 2.25, 2}), result("zero3", 2, 1, {2.5, 2.25, 2})};
+  std::vector<Result> results{result("ddp", 2, 1, {2.5, 2.25, 2}),
+                              result("zero3", 2, 1, {2.5, 2.25, 2})};
   results[1].steps[1].loss = std::nextafter(2.25f, 3.0f);
   const Comparison c = compare(results);
   EXPECT_FALSE(c.equal);
-  EXPECT_TRUE(says(c, "zero3: the losses differ from those of ddp from step 2 on: 40100001, expected 40100000"))
+  EXPECT_TRUE(says(
+      c, "zero3: the losses differ from those of ddp from step 2 on: 40100001, expected 40100000"))
       << c.text;
 }
 
@@ -78,7 +85,8 @@ TEST(Compare, FamiliesMayDifferFromEachOtherButNotWithin) {
   };
   const Comparison good = compare(four(2.501));
   EXPECT_TRUE(good.equal) << good.text;
-  EXPECT_TRUE(says(good, "ddp sums micro-batches first, zero2 sums ranks first; first difference in step 1"))
+  EXPECT_TRUE(says(
+      good, "ddp sums micro-batches first, zero2 sums ranks first; first difference in step 1"))
       << good.text;
   EXPECT_FALSE(compare(four(2.5)).equal);
   // One rank, or one micro-batch a step: a single family.

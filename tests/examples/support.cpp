@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdlib>
 #include <fstream>
 #include <sstream>
 #include <thread>
@@ -33,9 +34,35 @@ int open_new(const fs::path& file) {
   return ::open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 }
 
+/// Starts `command`, a program of ours and its arguments; its id.
+int start(const std::string& command, int out, int err) {
+  std::vector<std::string> words;
+  std::istringstream stream(std::string(SG_BINARY_DIR) + "/" + command);
+  for (std::string word; stream >> word;) words.push_back(word);
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  const int in = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+  const int pid = fork();
+  if (pid == 0) {
+    dup2(in, STDIN_FILENO);
+    dup2(out, STDOUT_FILENO);
+    dup2(err, STDERR_FILENO);
+    execv(argv[0], argv.data());
+    _exit(127);
+  }
+  ::close(in);
+  return pid;
+}
+
+int exit_status(int status) {
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
 fs::path process_folder() {
   static const fs::path folder = [] {
-    const fs::path made = fs::temp_directory_path() / fmt::format("shardgrad-examples-{}", getpid());
+    const fs::path made =
+        fs::temp_directory_path() / fmt::format("shardgrad-examples-{}", getpid());
     fs::remove_all(made);
     fs::create_directories(made);
     return made;
@@ -58,23 +85,10 @@ Process::Process(const std::string& program, const std::string& arguments)
   const int number = ++count;
   out_ = process_folder() / fmt::format("{}.out", number);
   err_ = process_folder() / fmt::format("{}.err", number);
-  std::vector<std::string> words{std::string(SG_BINARY_DIR) + "/" + program};
-  std::istringstream stream(arguments);
-  for (std::string word; stream >> word;) words.push_back(word);
-  std::vector<char*> argv;
-  for (std::string& word : words) argv.push_back(word.data());
-  argv.push_back(nullptr);
-
-  const int out = open_new(out_), err = open_new(err_), in = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
-  pid_ = fork();
-  if (pid_ == 0) {
-    dup2(in, STDIN_FILENO);
-    dup2(out, STDOUT_FILENO);
-    dup2(err, STDERR_FILENO);
-    execv(argv[0], argv.data());
-    _exit(127);
-  }
-  for (const int descriptor : {in, out, err}) ::close(descriptor);
+  const int out = open_new(out_), err = open_new(err_);
+  pid_ = start(command_, out, err);
+  ::close(out);
+  ::close(err);
 }
 
 Process::~Process() {
@@ -100,12 +114,29 @@ Outcome Process::wait() {
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }
   pid_ = -1;
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), read_text(out_),
-          read_text(err_)};
+  return {exit_status(status), read_text(out_), read_text(err_)};
 }
 
 Outcome run(const std::string& program, const std::string& arguments) {
   return Process(program, arguments).wait();
+}
+
+Outcome run_in_terminal(const std::string& program, const std::string& arguments) {
+  const int terminal = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+  EXPECT_TRUE(terminal >= 0 && grantpt(terminal) == 0 && unlockpt(terminal) == 0);
+  const int inside = ::open(ptsname(terminal), O_RDWR | O_NOCTTY | O_CLOEXEC);
+  const int pid = start(program + " " + arguments, inside, inside);
+  ::close(inside);
+  Outcome outcome;
+  char buffer[4096];
+  // Ends with an error when the program, the last to hold the other side, has ended.
+  for (ssize_t n; (n = ::read(terminal, buffer, sizeof buffer)) > 0;)
+    outcome.out.append(buffer, static_cast<std::size_t>(n));
+  ::close(terminal);
+  int status = 0;
+  waitpid(pid, &status, 0);
+  outcome.status = exit_status(status);
+  return outcome;
 }
 
 fs::path scratch(const std::string& name) {
@@ -160,7 +191,8 @@ MetricsFile read_metrics(const fs::path& file) {
 
 MetricsFile train(const std::string& arguments) {
   const fs::path file = scratch("metrics.jsonl");
-  const std::string all = fmt::format("--data {} --metrics {} {}", small_data(), file.string(), arguments);
+  const std::string all =
+      fmt::format("--data {} --metrics {} {}", small_data(), file.string(), arguments);
   const Outcome outcome = run("cifar", all);
   EXPECT_EQ(outcome.status, 0) << "cifar " << all << "\n" << outcome.out << outcome.err;
   return read_metrics(file);

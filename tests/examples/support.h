@@ -39,10 +39,14 @@ class Process {
 /// Runs to the end.
 Outcome run(const std::string& program, const std::string& arguments);
 
+/// Runs to the end with a terminal as standard output and error; both are in `out`.
+Outcome run_in_terminal(const std::string& program, const std::string& arguments);
+
 /// A folder of this test's own, emptied at its first use.
 std::filesystem::path scratch(const std::string& name = "");
 
-/// A small data set of CIFAR-10's format, written once a process: 640 images for training, 203 for testing.
+/// A small data set of CIFAR-10's format, written once a process: 640 images for training, 203 for
+/// testing.
 std::string small_data();
 
 /// The step lines and summaries of a metrics file.

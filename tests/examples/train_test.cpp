@@ -49,8 +49,10 @@ TEST(Linear, PrintsTenLossesThatFallAndAreEqualUnderEveryPlan) {
 
 TEST(Cifar, AllPlansAgreeAndTheTableSaysSo) {
   const fs::path metrics = scratch("metrics.jsonl");
-  const Outcome outcome = run("cifar", fmt::format("--plan all --ranks 2 --steps 3 --threads 1 --no-eval "
-                                                   "--data {} --metrics {}", small_data(), metrics.string()));
+  const Outcome outcome =
+      run("cifar", fmt::format("--plan all --ranks 2 --steps 3 --threads 1 --no-eval "
+                               "--data {} --metrics {}",
+                               small_data(), metrics.string()));
   ASSERT_EQ(outcome.status, 0) << outcome.out << outcome.err;
   for (const char* plan : {"ddp", "zero1", "zero2", "zero3"})
     EXPECT_EQ(occurrences(outcome.out, fmt::format("\n{} +predicted", plan)), 1) << outcome.out;
@@ -65,9 +67,10 @@ TEST(Cifar, AllPlansAgreeAndTheTableSaysSo) {
 
 TEST(Cifar, WithAccumulationThereAreTwoFamilies) {
   const fs::path metrics = scratch("metrics.jsonl");
-  const Outcome outcome =
-      run("cifar", fmt::format("--plan all --ranks 2 --accumulate 2 --steps 8 --threads 1 --no-eval "
-                               "--data {} --metrics {}", small_data(), metrics.string()));
+  const Outcome outcome = run(
+      "cifar", fmt::format("--plan all --ranks 2 --accumulate 2 --steps 8 --threads 1 --no-eval "
+                           "--data {} --metrics {}",
+                           small_data(), metrics.string()));
   ASSERT_EQ(outcome.status, 0) << outcome.out << outcome.err;
   const MetricsFile file = read_metrics(metrics);
   EXPECT_EQ(file.bits("zero1"), file.bits("ddp"));
@@ -104,7 +107,8 @@ TEST(Cifar, MetricsAreAsPromised) {
        {"parameters", "gradients", "optimizer", "gathered", "buffers", "activations"}) {
     const json& bytes = s.at("bytes").at(kind);
     ASSERT_EQ(bytes.at("measured").size(), 2u) << kind;
-    const bool predicted = std::strcmp(kind, "buffers") != 0 && std::strcmp(kind, "activations") != 0;
+    const bool predicted =
+        std::strcmp(kind, "buffers") != 0 && std::strcmp(kind, "activations") != 0;
     ASSERT_EQ(bytes.contains("predicted"), predicted) << kind;
     for (std::size_t r = 0; predicted && r < 2; ++r) {
       const std::int64_t want = bytes.at("predicted")[r], got = bytes.at("measured")[r];
@@ -132,17 +136,41 @@ TEST(Cifar, MetricsAreAsPromised) {
 }
 
 TEST(Cifar, LinesAreThoseOfTheTutorials) {
-  const Outcome outcome = run("cifar", "--steps 45 --batch-size 32 --log-interval 10 --threads 1 --epochs 3 "
-                                       "--data " + small_data());
+  const Outcome outcome = run("cifar",
+                              "--steps 45 --batch-size 32 --log-interval 10 --threads 1 --epochs 3 "
+                              "--data " +
+                                  small_data());
   ASSERT_EQ(outcome.status, 0) << outcome.err;
   EXPECT_EQ(outcome.err, "");  // no bar without a terminal
   for (const char* pattern :
-       {"net +tutorial, 62,006 parameters", "plan +ddp on 1 rank", "batch +32 = 1 rank x 1 micro-batch of 32",
-        "optimizer +adam, lr 0.001", "seed +0", "executor +inline",
-        "\n\\[1, +10\\] loss: [0-9]\\.[0-9]{3}\n", "\n\\[1, +20\\]", "\n\\[2, +10\\]", "\n\\[2, +20\\]",
-        "\n\\[3, +5\\] loss", "45 steps in .* samples/s", "test accuracy: +[0-9.]+ % of 203 images",
-        "\n  rows +[0-9.]+ %", "\n  rings +[0-9.]+ %", "reduce_scatter"})
+       {"net +tutorial, 62,006 parameters", "plan +ddp on 1 rank",
+        "batch +32 = 1 rank x 1 micro-batch of 32", "optimizer +adam, lr 0.001", "seed +0",
+        "executor +inline", "\n\\[1, +10\\] loss: [0-9]\\.[0-9]{3}\n", "\n\\[1, +20\\]",
+        "\n\\[2, +10\\]", "\n\\[2, +20\\]", "\n\\[3, +5\\] loss", "45 steps in .* samples/s",
+        "test accuracy: +[0-9.]+ % of 203 images", "\n  rows +[0-9.]+ %", "\n  rings +[0-9.]+ %",
+        "reduce_scatter"})
     EXPECT_EQ(occurrences(outcome.out, pattern), 1) << pattern << "\n" << outcome.out;
+}
+
+TEST(Cifar, ATerminalGetsAProgressBarBelowTheLines) {
+  setenv("TERM", "xterm", 1);
+  const std::string options =
+      "--steps 30 --log-interval 10 --threads 1 --no-eval --data " + small_data();
+  const Outcome terminal = run_in_terminal("cifar", options);
+  setenv("TERM", "dumb", 1);
+  const Outcome dumb = run_in_terminal("cifar", options);
+  unsetenv("TERM");
+  ASSERT_EQ(terminal.status, 0) << terminal.out;
+  EXPECT_GE(
+      occurrences(terminal.out,
+                  "\rddp +[0-9]+% \\|[#-]+\\| [0-9]+/30 steps, [0-9,]+ samples/s, 0:[0-9]{2} left"),
+      1)
+      << terminal.out;
+  // A line is never printed behind the bar: it is taken away first.
+  EXPECT_EQ(occurrences(terminal.out, "left\x1b\\[K\\["), 0) << terminal.out;
+  EXPECT_EQ(occurrences(terminal.out, "\\[1, +10\\] loss: [0-9.]+\r\n"), 1) << terminal.out;
+  ASSERT_EQ(dumb.status, 0) << dumb.out;
+  EXPECT_EQ(occurrences(dumb.out, "left"), 0) << dumb.out;
 }
 
 TEST(Cifar, WeightsGoOutAndInAgain) {
@@ -162,7 +190,8 @@ TEST(Cifar, WeightsGoOutAndInAgain) {
   EXPECT_EQ(file.entry("fc1.weight").shape, (Shape{120, 400}));
   // And they are what training starts from: not of the same seed, yet the same losses.
   const auto steps = [&](const std::string& options) {
-    return train("--threads 1 --no-shuffle --no-eval --steps 2 --batch-size 32 " + options).bits("ddp");
+    return train("--threads 1 --no-shuffle --no-eval --steps 2 --batch-size 32 " + options)
+        .bits("ddp");
   };
   const std::string own = steps("--seed 0");
   EXPECT_EQ(steps("--seed 9 --init " + first), own);
@@ -180,25 +209,31 @@ TEST(Cifar, OneRankTimesFourEqualsFourRanksTimesOne) {
   for (const char* plan : {"ddp", "zero1", "zero2", "zero3"})
     EXPECT_EQ(train(fmt::format("{}--ranks 4 --plan {}", common, plan)).bits(plan), one) << plan;
   for (const char* plan : {"zero2", "zero3"})
-    EXPECT_EQ(train(fmt::format("{}--ranks 2 --accumulate 2 --plan {}", common, plan)).bits(plan), one)
+    EXPECT_EQ(train(fmt::format("{}--ranks 2 --accumulate 2 --plan {}", common, plan)).bits(plan),
+              one)
         << plan;
 }
 
 TEST(Cifar, RecomputingActivationsChangesNoBit) {
   for (const char* net : {"vgg", "resnet20"}) {
-    const std::string common =
-        fmt::format("--net {} --threads 1 --ranks 2 --plan zero3 --batch-size 8 --steps 2 --no-eval ", net);
+    const std::string common = fmt::format(
+        "--net {} --threads 1 --ranks 2 --plan zero3 --batch-size 8 --steps 2 --no-eval ", net);
     const MetricsFile kept = train(common), recomputed = train(common + "--checkpoint-activations");
     EXPECT_EQ(kept.bits("zero3"), recomputed.bits("zero3")) << net;
     const auto activations = [](const MetricsFile& file) {
-      return file.summaries.at(0).at("bytes").at("activations").at("measured")[0].get<std::int64_t>();
+      return file.summaries.at(0)
+          .at("bytes")
+          .at("activations")
+          .at("measured")[0]
+          .get<std::int64_t>();
     };
     EXPECT_LT(activations(recomputed), activations(kept)) << net;
   }
 }
 
 TEST(Cifar, ExecutorAndPrefetchChangeNoBit) {
-  const std::string common = "--threads 1 --ranks 2 --plan zero3 --batch-size 32 --steps 4 --no-eval ";
+  const std::string common =
+      "--threads 1 --ranks 2 --plan zero3 --batch-size 32 --steps 4 --no-eval ";
   const std::string inlined = train(common + "--executor inline").bits("zero3");
   EXPECT_EQ(train(common + "--executor thread").bits("zero3"), inlined);
   EXPECT_EQ(train(common + "--no-prefetch").bits("zero3"), inlined);
@@ -206,7 +241,8 @@ TEST(Cifar, ExecutorAndPrefetchChangeNoBit) {
 
 TEST(Cifar, EvaluationCountsEveryImageOnceWhateverTheRanks) {
   const std::string weights = scratch("weights.safetensors");
-  ASSERT_EQ(run("cifar", "--steps 0 --save-weights " + weights + " --data " + small_data()).status, 0);
+  ASSERT_EQ(run("cifar", "--steps 0 --save-weights " + weights + " --data " + small_data()).status,
+            0);
   const auto accuracy = [&](const std::string& options) {
     return train("--steps 0 --threads 1 --init " + weights + " " + options).summaries.at(0);
   };
@@ -219,26 +255,33 @@ TEST(Cifar, EvaluationCountsEveryImageOnceWhateverTheRanks) {
 }
 
 TEST(Cifar, ALossThatIsNotFiniteIsAFailure) {
-  const Outcome outcome = run("cifar", "--optimizer sgd --lr 1e30 --steps 20 --threads 1 --ranks 2 --data " +
-                                           small_data());
+  const Outcome outcome = run(
+      "cifar", "--optimizer sgd --lr 1e30 --steps 20 --threads 1 --ranks 2 --data " + small_data());
   EXPECT_EQ(outcome.status, 1) << outcome.out;
-  EXPECT_EQ(occurrences(outcome.err, "cifar: failed: .*the loss is -?(nan|inf) at step [0-9]+; try a smaller --lr"), 1)
+  EXPECT_EQ(
+      occurrences(outcome.err,
+                  "cifar: failed: .*the loss is -?(nan|inf) at step [0-9]+; try a smaller --lr"),
+      1)
       << outcome.err;
 }
 
 TEST(Cifar, CtrlCEndsTheRunCleanly) {
   const fs::path metrics = scratch("metrics.jsonl"), weights = scratch("weights.safetensors");
-  Process process("cifar", fmt::format("--epochs 1000000 --ranks 2 --plan zero2 --threads 1 --log-interval 5 "
-                                       "--data {} --metrics {} --save-weights {}",
-                                       small_data(), metrics.string(), weights.string()));
+  Process process(
+      "cifar", fmt::format("--epochs 1000000 --ranks 2 --plan zero2 --threads 1 --log-interval 5 "
+                           "--data {} --metrics {} --save-weights {}",
+                           small_data(), metrics.string(), weights.string()));
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-  while (process.out().find("] loss:") == std::string::npos && std::chrono::steady_clock::now() < deadline)
+  while (process.out().find("] loss:") == std::string::npos &&
+         std::chrono::steady_clock::now() < deadline)
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   process.signal(SIGINT);
   const Outcome outcome = process.wait();
   EXPECT_EQ(outcome.status, 130) << outcome.out << outcome.err;
-  EXPECT_EQ(occurrences(outcome.out, "stopped by a signal after step [0-9]+ of "), 1) << outcome.out;
-  EXPECT_EQ(occurrences(outcome.out, "reduce_scatter"), 1) << "the report is missing:\n" << outcome.out;
+  EXPECT_EQ(occurrences(outcome.out, "stopped by a signal after step [0-9]+ of "), 1)
+      << outcome.out;
+  EXPECT_EQ(occurrences(outcome.out, "reduce_scatter"), 1) << "the report is missing:\n"
+                                                           << outcome.out;
   const MetricsFile file = read_metrics(metrics);
   ASSERT_EQ(file.summaries.size(), 1u);
   EXPECT_EQ(file.summaries[0].at("interrupted"), true);

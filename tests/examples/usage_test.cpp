@@ -1,4 +1,5 @@
-// Bad usage and bad input: status 2, nothing trained, and one line that says what and how to mend it.
+// Bad usage and bad input: status 2, nothing trained, and one line that says what and how to mend
+// it.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -21,7 +22,8 @@ void expect_refused(const std::string& program, const std::string& arguments,
   EXPECT_EQ(outcome.out, "");
   for (const std::string& text : says)
     EXPECT_NE(outcome.err.find(text), std::string::npos)
-        << program << " " << arguments << "\nshould say: " << text << "\n     it says: " << outcome.err;
+        << program << " " << arguments << "\nshould say: " << text
+        << "\n     it says: " << outcome.err;
 }
 
 TEST(Usage, BadOptionsAreRefusedWithTheWayToMendThem) {
@@ -80,19 +82,22 @@ TEST(Usage, AnUnknownInstructionSetIsRefused) {
 TEST(Usage, HelpListsEveryOptionOfTheContract) {
   const Outcome help = run("cifar", "--help");
   EXPECT_EQ(help.status, 0);
-  for (const char* option :
-       {"--data", "--net", "--ranks", "--plan", "--stage", "--batch-size", "--accumulate", "--epochs",
-        "--steps", "--optimizer", "--lr", "--momentum", "--weight-decay", "--clip-norm", "--threads",
-        "--seed", "--no-shuffle", "--no-eval", "--init", "--save-weights", "--checkpoint-activations",
-        "--augment", "--schedule", "--warmup-steps", "--log-interval", "--metrics"})
-    EXPECT_NE(help.out.find(std::string(option) + " "), std::string::npos) << option << "\n" << help.out;
+  for (const char* option : {"--data",         "--net",          "--ranks",
+                             "--plan",         "--stage",        "--batch-size",
+                             "--accumulate",   "--epochs",       "--steps",
+                             "--optimizer",    "--lr",           "--momentum",
+                             "--weight-decay", "--clip-norm",    "--threads",
+                             "--seed",         "--no-shuffle",   "--no-eval",
+                             "--init",         "--save-weights", "--checkpoint-activations",
+                             "--augment",      "--schedule",     "--warmup-steps",
+                             "--log-interval", "--metrics"})
+    EXPECT_NE(help.out.find(std::string(option) + " "), std::string::npos) << option << "\n"
+                                                                           << help.out;
 }
 
 class BadData : public testing::Test {
  protected:
-  void SetUp() override {
-    fs::copy(small_data(), folder_, fs::copy_options::recursive);
-  }
+  void SetUp() override { fs::copy(small_data(), folder_, fs::copy_options::recursive); }
   std::string options() const { return "--data " + folder_.string(); }
   fs::path folder_ = scratch();
 };
@@ -124,7 +129,8 @@ class BadWeights : public testing::Test {
  protected:
   static void SetUpTestSuite() {
     good_ = new std::string((fs::path(small_data()).parent_path() / "good.safetensors").string());
-    const Outcome made = run("cifar", "--data " + small_data() + " --steps 0 --save-weights " + *good_);
+    const Outcome made =
+        run("cifar", "--data " + small_data() + " --steps 0 --save-weights " + *good_);
     ASSERT_EQ(made.status, 0) << made.err;
   }
   static void TearDownTestSuite() { delete good_; }
