@@ -314,7 +314,7 @@ TEST(Diverged, BothSidesAreNamedOnBothRanks) {
   for (const Executor executor : kExecutors) {
     for (const Mismatch& m : cases) {
       SCOPED_TRACE(fmt::format("{}, {}", m.name, name_of(executor)));
-      Group group(2, executor);
+      LooseGroup group(2, executor);
       const auto errors = group.run([&](Comm& comm) {
         exchange(comm, "control", {});
         (comm.rank() == 0 ? m.zero : m.one)(comm);
@@ -401,7 +401,7 @@ TEST_P(Failure, AnErrorInsideACollectiveReachesTheCaller) {
 }
 
 TEST_P(Failure, DeadlineNamesWhomItWaitedForAndWhereTheOthersAre) {
-  Group group(3, GetParam(), milliseconds(200));
+  LooseGroup group(3, GetParam(), milliseconds(200));
   const double seconds = seconds_of([&] {
     const auto errors = group.run([&](Comm& comm) {
       exchange(comm, "control", {});
@@ -469,7 +469,7 @@ TEST_P(Failure, ARankThatEndsWithUnfinishedCollectivesHoldsUpNobody) {
 
 TEST_P(Failure, WhatAFailedRankPostedStaysReadable) {
   // Rank 0 fails and leaves while rank 1 has not yet read what it posted. Address sanitizer watches.
-  Group group(2, GetParam());
+  LooseGroup group(2, GetParam());
   const auto errors = group.run([&](Comm& comm) {
     Ready<Tensor> operation;
     const Tensor total = Tensor::zeros({64});

@@ -55,9 +55,9 @@ inline constexpr Executor kExecutors[] = {Executor::inlined, Executor::thread};
 
 /// A group whose ranks may fail each by itself: nobody is told, so each finds out what it can. What fn throws is in
 /// errors()[rank], "" for nothing.
-class Group {
+class LooseGroup {
  public:
-  Group(int ranks, Executor executor, milliseconds deadline = milliseconds(20'000))
+  LooseGroup(int ranks, Executor executor, milliseconds deadline = milliseconds(20'000))
       : world(ranks, {.deadline = deadline, .spin = std::chrono::microseconds(0)}) {
     for (int r = 0; r < ranks; ++r) {
       contexts.push_back(std::make_unique<Rank>(r, ranks, 1, 0));

@@ -1,0 +1,129 @@
+// The core of the claims: every plan trains the same, to the last bit where the design says so, and as a plain loop does.
+#include "tests/dist/training.h"
+
+namespace sg::dist {
+namespace {
+
+std::string name_of_net(const testing::TestParamInfo<TestNet>& info) { return info.param.name; }
+
+// All plans of one cut N x A, compared with each other and with the reference 1 x NA.
+void check_plans(const TestNet& net, Training t, const Outcome& reference) {
+  std::map<std::string, Outcome> outcomes;
+  for (const char* plan : kPlanNames) {
+    t.plan = plan;
+    SCOPED_TRACE(net.name + " " + to_string(t));
+    const Outcome& out = outcomes[plan] = train(net, t);
+    for (int r = 0; r < t.ranks; ++r)
+      EXPECT_TRUE(out.reports[static_cast<std::size_t>(r)].matches())
+          << "rank " << r << "\n" << out.reports[static_cast<std::size_t>(r)].text();
+  }
+  SCOPED_TRACE(net.name + " " + to_string(t));
+  EXPECT_EQ(outcomes["ddp"].difference(outcomes["zero1"]), "") << "ddp and zero1";
+  EXPECT_EQ(outcomes["zero2"].difference(outcomes["zero3"]), "") << "zero2 and zero3";
+  EXPECT_EQ(outcomes["zero3"].difference(reference), "") << "zero3 and one rank";
+  if (t.ranks == 1 || t.accumulate == 1) {
+    EXPECT_EQ(outcomes["ddp"].difference(reference), "") << "ddp and one rank";
+  } else {
+    // Another order of the same sum: close, and not compared to the bit.
+    expect_close(outcomes["ddp"], reference, 1e-3);
+  }
+}
+
+Training one_rank(Training t) {
+  t.accumulate *= t.ranks;
+  t.ranks = 1;
+  t.plan = "ddp";
+  t.executor = Executor::inlined;
+  return t;
+}
+
+class Bits : public testing::TestWithParam<TestNet> {};
+
+TEST_P(Bits, EqualOverPlansRanksAndAccumulation) {
+  for (const int accumulate : {1, 2, 3}) {
+    for (const int ranks : {1, 2, 3, 4, 8}) {
+      Training t{.ranks = ranks, .accumulate = accumulate, .clip_norm = 0.3};
+      check_plans(GetParam(), t, train(GetParam(), one_rank(t)));
+    }
+  }
+}
+
+TEST_P(Bits, EqualWithEveryOption) {
+  for (const char* optimizer : {"momentum", "adamw"}) {
+    for (const double clip : {0.0, 0.2}) {
+      Training t{.ranks = 3, .accumulate = 2, .optimizer = optimizer, .clip_norm = clip};
+      const Outcome reference = train(GetParam(), one_rank(t));
+      for (const bool prefetch : {true, false}) {
+        t.prefetch = prefetch;
+        t.executor = prefetch == (clip > 0) ? Executor::thread : Executor::inlined;
+        check_plans(GetParam(), t, reference);
+      }
+    }
+  }
+}
+
+TEST_P(Bits, EqualInF64AndToAPlainLoopWithin1e9) {
+  for (const char* optimizer : {"momentum", "adam", "adamw"}) {
+    for (const double clip : {0.0, 0.2}) {
+      Training t{.ranks = 3, .accumulate = 2, .dtype = DType::f64, .optimizer = optimizer, .clip_norm = clip,
+                 .schedule = optim::Schedule::cosine(5, 2)};
+      const Outcome plain = train_plainly(GetParam(), t);
+      for (const char* plan : kPlanNames) {
+        t.plan = plan;
+        SCOPED_TRACE(to_string(t));
+        expect_close(train(GetParam(), t), plain, 1e-9);
+      }
+    }
+  }
+}
+
+TEST_P(Bits, EqualWhenRepeated) {
+  for (const Executor executor : kExecutors) {
+    for (const char* plan : {"zero1", "zero3"}) {
+      const Training t{.plan = plan, .ranks = 4, .accumulate = 2, .clip_norm = 0.3, .executor = executor};
+      EXPECT_EQ(train(GetParam(), t).difference(train(GetParam(), t)), "") << to_string(t);
+    }
+  }
+}
+
+TEST_P(Bits, EqualWhateverTheUnits) {
+  // The size of a unit changes what travels together, not what is computed.
+  Training t{.ranks = 3, .clip_norm = 0.3};
+  t.unit_elements = 1;
+  const Outcome single = train(GetParam(), t);
+  t.unit_elements = 1'000'000;
+  for (const char* plan : kPlanNames) {
+    t.plan = plan;
+    const Outcome merged = train(GetParam(), t);
+    EXPECT_TRUE(merged.reports[0].matches()) << merged.reports[0].text();
+    EXPECT_EQ(bits_of(merged.losses), bits_of(single.losses));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Bits, testing::ValuesIn(test_nets()), name_of_net);
+
+class SlowBits : public testing::TestWithParam<TestNet> {};
+
+TEST_P(SlowBits, EqualOverTheWholeMatrix) {
+  for (const int accumulate : {1, 2, 3})
+    for (const int ranks : {1, 2, 3, 4, 8})
+      for (const char* optimizer : {"momentum", "adam", "adamw"})
+        for (const double clip : {0.0, 0.2})
+          for (const DType dtype : {DType::f32, DType::f64}) {
+            Training t{.ranks = ranks, .accumulate = accumulate, .dtype = dtype, .optimizer = optimizer,
+                       .clip_norm = clip};
+            const Outcome reference = train(GetParam(), one_rank(t));
+            for (const bool prefetch : {true, false})
+              for (const Executor executor : kExecutors) {
+                t.prefetch = prefetch;
+                t.executor = executor;
+                check_plans(GetParam(), t, reference);
+                if (HasFailure()) return;
+              }
+          }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, SlowBits, testing::ValuesIn(test_nets()), name_of_net);
+
+}  // namespace
+}  // namespace sg::dist
