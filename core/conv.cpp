@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/kernels/conv_direct_passes.h"
+#include "core/kernels/conv_pixels_passes.h"
 #include "core/kernels/conv_reference.h"
 #include "core/kernels/conv_winograd_passes.h"
 #include "core/onednn_conv.h"
@@ -27,7 +28,13 @@ bool is_16_bit(DType dtype) { return dtype == DType::bf16 || dtype == DType::f16
 // bf16 and f16 are computed in float. Undefined stays undefined.
 Tensor to_f32(const Tensor& t) { return t.defined() ? t.to(DType::f32) : t; }
 
-bool writes_channels_last(ConvAlgorithm algorithm) { return algorithm != ConvAlgorithm::reference; }
+bool writes_channels_last(ConvAlgorithm algorithm) {
+  return algorithm != ConvAlgorithm::reference && algorithm != ConvAlgorithm::pixels;
+}
+// The others take one layout, and copy what has another.
+bool reads_any_layout(ConvAlgorithm algorithm) {
+  return algorithm == ConvAlgorithm::direct || algorithm == ConvAlgorithm::pixels;
+}
 
 Tensor make_output(const Shape& shape, DType dtype, Device device, ConvAlgorithm algorithm) {
   const Strides strides = writes_channels_last(algorithm) ? channels_last_strides(shape) : contiguous_strides(shape);
@@ -40,10 +47,10 @@ Tensor contiguous_scratch(const Tensor& t) {
   return t.contiguous();
 }
 
-// A copy in the layout that the algorithm reads, booked as scratch; the direct kernels read any.
+// A copy in the layout that the algorithm reads, booked as scratch.
 Tensor as_input(const Tensor& t, ConvAlgorithm algorithm) {
   Scoped kind(current_rank().kind, Kind::buffers);
-  if (algorithm == ConvAlgorithm::direct) return t;
+  if (reads_any_layout(algorithm)) return t;
   return algorithm == ConvAlgorithm::reference ? t.contiguous() : t.channels_last();
 }
 
@@ -73,6 +80,10 @@ ConvAlgorithm resolve(ConvAlgorithm asked, const Shape& x, const Shape& weight, 
   if (asked == ConvAlgorithm::direct)
     SG_CHECK(kernels::conv_direct_supports(geometry(x, weight, conv2d_shape(x, weight, options), options)),
              "[conv2d] the algorithm direct takes column strides of 1 and 2, got {}", options.stride[1]);
+  if (asked == ConvAlgorithm::pixels)
+    SG_CHECK(kernels::conv_pixels_supports(geometry(x, weight, conv2d_shape(x, weight, options), options)),
+             "[conv2d] the algorithm pixels takes column stride 1 and one group, got stride {}, groups {}",
+             options.stride[1], options.groups);
   if (asked == ConvAlgorithm::winograd)
     SG_CHECK(kernels::conv_winograd_supports(geometry(x, weight, conv2d_shape(x, weight, options), options)),
              "[conv2d] the algorithm winograd takes 3x3 kernels with stride, dilation and groups 1 and channels in "
@@ -115,6 +126,7 @@ const char* name_of(ConvAlgorithm algorithm) {
     case ConvAlgorithm::reference: return "reference";
     case ConvAlgorithm::onednn: return "onednn";
     case ConvAlgorithm::direct: return "direct";
+    case ConvAlgorithm::pixels: return "pixels";
     case ConvAlgorithm::winograd: return "winograd";
   }
   return "?";
@@ -125,7 +137,8 @@ ConvAlgorithm conv2d_algorithm(const Shape& x, const Shape& weight, DType dtype,
   if (dtype != DType::f32) return ConvAlgorithm::reference;
   const ConvGeometry g = geometry(x, weight, conv2d_shape(x, weight, options), options);
   if (kernels::conv_winograd_supports(g)) return ConvAlgorithm::winograd;
-  // Groups of few channels leave lanes idle.
+  // Lanes that are output channels must be filled: O = 6 would use 6 of 16.
+  if (g.o <= 12 && g.ow >= 12 && kernels::conv_pixels_supports(g)) return ConvAlgorithm::pixels;
   if (kernels::conv_direct_supports(g) && (g.groups == 1 || g.o / g.groups >= 8)) return ConvAlgorithm::direct;
   return SG_ONEDNN ? ConvAlgorithm::onednn : ConvAlgorithm::reference;
 }
@@ -167,6 +180,11 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const C
   const Tensor in = as_input(x, algorithm), w = contiguous_scratch(weight), b = contiguous_scratch(bias);
   if (algorithm == ConvAlgorithm::direct) {
     kernels::conv_direct_forward(g, view<float>(in), w.data<float>(), data_or_null<float>(b), options.relu,
+                                 mutable_view<float>(y));
+    return y;
+  }
+  if (algorithm == ConvAlgorithm::pixels) {
+    kernels::conv_pixels_forward(g, view<float>(in), w.data<float>(), data_or_null<float>(b), options.relu,
                                  mutable_view<float>(y));
     return y;
   }
@@ -216,7 +234,7 @@ Tensor conv2d_backward(const Tensor& grad, const Tensor& output, const Tensor& x
   const ConvGeometry g = geometry(x_shape, weight_shape, shape, options);
   const Tensor w = contiguous_scratch(weight);
   const Tensor in = wanted.weight.defined() ? as_input(x, algorithm) : Tensor();
-  if (algorithm == ConvAlgorithm::direct || algorithm == ConvAlgorithm::winograd) {
+  if (reads_any_layout(algorithm) || algorithm == ConvAlgorithm::winograd) {
     // The mask of relu is taken as the gradient is read, so both have one layout.
     Tensor dy = as_input(grad, algorithm);
     const Tensor mask = options.relu ? as_input(output, algorithm) : Tensor();
@@ -227,7 +245,7 @@ Tensor conv2d_backward(const Tensor& grad, const Tensor& output, const Tensor& x
     }
     const kernels::ConvGradients grads{mutable_view<float>(dx), data_or_null<float>(wanted.weight),
                                        data_or_null<float>(wanted.bias)};
-    if (algorithm == ConvAlgorithm::direct)
+    if (algorithm != ConvAlgorithm::winograd)
       kernels::conv_direct_backward(g, view<float>(dy), data_or_null<float>(mask), view<float>(in),
                                     data_or_null<float>(w), grads);
     else
@@ -268,7 +286,7 @@ bool conv2d_relu_max_pool2d_is_fused(const Shape& x, const Shape& weight, DType 
                       pool.padding == Pair{0, 0};
   if (!halves || dtype != DType::f32) return false;
   const ConvAlgorithm algorithm = conv2d_algorithm(x, weight, dtype, conv);
-  return algorithm == ConvAlgorithm::direct || algorithm == ConvAlgorithm::winograd;
+  return reads_any_layout(algorithm) || algorithm == ConvAlgorithm::winograd;
 }
 
 MaxPool conv2d_relu_max_pool2d(const Tensor& x, const Tensor& weight, const Tensor& bias,
@@ -279,13 +297,17 @@ MaxPool conv2d_relu_max_pool2d(const Tensor& x, const Tensor& weight, const Tens
   const Shape full = conv2d_shape(x.shape(), weight.shape(), conv);
   const Shape shape = pool2d_shape("max_pool2d", full, pool);
   const ConvAlgorithm algorithm = conv2d_algorithm(x.shape(), weight.shape(), x.dtype(), conv);
-  const bool last = algorithm == ConvAlgorithm::winograd || x.is_channels_last();
+  const bool last = algorithm == ConvAlgorithm::winograd ||
+                    (algorithm == ConvAlgorithm::direct && x.is_channels_last());
   const Strides strides = last ? channels_last_strides(shape) : contiguous_strides(shape);
   MaxPool result{Tensor::empty_strided(shape, strides, x.dtype(), x.device()),
                  Tensor::empty_strided(shape, strides, DType::u8, x.device())};
   if (x.is_meta() || result.output.numel() == 0) return result;
   const Tensor in = as_input(x, algorithm), w = contiguous_scratch(weight), b = contiguous_scratch(bias);
-  (algorithm == ConvAlgorithm::winograd ? kernels::conv_winograd_forward : kernels::conv_direct_forward)(
+  const auto forward = algorithm == ConvAlgorithm::winograd ? kernels::conv_winograd_forward
+                       : algorithm == ConvAlgorithm::pixels ? kernels::conv_pixels_forward
+                                                            : kernels::conv_direct_forward;
+  forward(
       geometry(x.shape(), weight.shape(), full, conv), view<float>(in), w.data<float>(), data_or_null<float>(b),
       true, mutable_view<float>(result.output), result.index.data<std::uint8_t>());
   return result;
@@ -300,17 +322,25 @@ Tensor conv2d_relu_max_pool2d_backward(const Tensor& grad, const Tensor& index, 
            "[conv2d_relu_max_pool2d] the gradient is {}, the index {}, the convolution's output {}", grad.shape(),
            index.shape(), full);
   check_wanted(wanted, weight_shape);
-  if (conv2d_algorithm(x_shape, weight_shape, grad.dtype(), conv) == ConvAlgorithm::winograd &&
-      grad.numel() > 0) {
+  const ConvAlgorithm algorithm = conv2d_algorithm(x_shape, weight_shape, grad.dtype(), conv);
+  const ConvGeometry g = geometry(x_shape, weight_shape, full, conv);
+  const bool winograd = algorithm == ConvAlgorithm::winograd;
+  if (grad.numel() > 0 && (winograd || kernels::conv_sparse_supports(g))) {
+    // Read from the pooled gradient, channels-last by Winograd's kernels and row-major by the sparse ones.
+    const ConvAlgorithm layout = winograd ? ConvAlgorithm::winograd : ConvAlgorithm::reference;
     Tensor dx;
-    if (wanted.x) dx = make_output(x_shape, grad.dtype(), grad.device(), ConvAlgorithm::winograd);
+    if (wanted.x) dx = make_output(x_shape, grad.dtype(), grad.device(), layout);
     if (grad.is_meta()) return dx;
-    const Tensor dy = as_input(grad, ConvAlgorithm::winograd), w = contiguous_scratch(weight);
-    const Tensor in = wanted.weight.defined() ? as_input(x, ConvAlgorithm::winograd) : Tensor();
-    kernels::conv_winograd_backward(
-        geometry(x_shape, weight_shape, full, conv), view<float>(dy), nullptr, index.data<std::uint8_t>(),
-        view<float>(in), data_or_null<float>(w),
-        {mutable_view<float>(dx), data_or_null<float>(wanted.weight), data_or_null<float>(wanted.bias)});
+    const Tensor dy = as_input(grad, layout), at = as_input(index, layout), w = contiguous_scratch(weight);
+    const Tensor in = !wanted.weight.defined() ? Tensor() : winograd ? as_input(x, layout) : x;
+    const kernels::ConvGradients grads{mutable_view<float>(dx), data_or_null<float>(wanted.weight),
+                                       data_or_null<float>(wanted.bias)};
+    if (winograd)
+      kernels::conv_winograd_backward(g, view<float>(dy), nullptr, at.data<std::uint8_t>(), view<float>(in),
+                                      data_or_null<float>(w), grads);
+    else
+      kernels::conv_sparse_backward(g, view<float>(dy), at.data<std::uint8_t>(), view<float>(in),
+                                    data_or_null<float>(w), grads);
     return dx;
   }
   Conv2dOptions without_relu = conv;  // an index of 4 says where it let nothing through

@@ -32,6 +32,7 @@ enum class ConvAlgorithm {
   reference,  ///< im2col and a plain matrix product: every shape and floating dtype; row-major
   onednn,     ///< f32, where the library was built with oneDNN; channels-last
   direct,     ///< f32, own kernels whose lanes are output channels; channels-last
+  pixels,     ///< f32, column stride 1: forward with pixels as lanes, for few output channels; row-major
   winograd,   ///< f32, 3x3 kernels of stride 1, channels in multiples of 16: 16 products where others take 36
 };
 const char* name_of(ConvAlgorithm algorithm);
@@ -64,6 +65,7 @@ struct MaxPool;
 /// In the layout of x. `index` is as max_pool2d's, but 4 where the maximum is not above 0.
 MaxPool conv2d_relu_max_pool2d(const Tensor& x, const Tensor& weight, const Tensor& bias,
                                const Conv2dOptions& conv, const Pool2dOptions& pool);
+/// As conv2d_backward, given the gradient of the pooled output.
 Tensor conv2d_relu_max_pool2d_backward(const Tensor& grad, const Tensor& index, const Tensor& x,
                                        const Tensor& weight, const Shape& x_shape, const Shape& weight_shape,
                                        const Conv2dOptions& conv, const Pool2dOptions& pool,

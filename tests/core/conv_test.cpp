@@ -105,7 +105,7 @@ std::vector<Case> cases() {
 
 std::vector<ConvAlgorithm> algorithms() {
   std::vector<ConvAlgorithm> list{ConvAlgorithm::automatic, ConvAlgorithm::reference, ConvAlgorithm::direct,
-                                  ConvAlgorithm::winograd};
+                                  ConvAlgorithm::pixels, ConvAlgorithm::winograd};
 #if SG_ONEDNN
   list.push_back(ConvAlgorithm::onednn);
 #endif
@@ -115,6 +115,7 @@ std::vector<ConvAlgorithm> algorithms() {
 bool supports(ConvAlgorithm algorithm, const Case& c) {
   const Conv2dOptions& o = c.options;
   if (algorithm == ConvAlgorithm::direct) return o.stride[1] <= 2;
+  if (algorithm == ConvAlgorithm::pixels) return o.stride[1] == 1 && o.groups == 1;
   if (algorithm != ConvAlgorithm::winograd) return true;
   return c.weight[2] == 3 && c.weight[3] == 3 && o.stride[0] * o.stride[1] * o.dilation[0] * o.dilation[1] == 1 &&
          o.groups == 1 && c.weight[0] % 16 == 0 && c.weight[1] % 16 == 0;
@@ -159,6 +160,48 @@ TEST(Conv2d, EveryAlgorithmAgreesWithTheReference) {
         EXPECT_LT(distance(fdw, dw), 2e-6);
         EXPECT_LT(distance(fdb, db), 2e-6);
       }
+    }
+  }
+}
+
+// The fused op against its parts, in double: outputs and, where no maximum is a tie or near one, all gradients.
+TEST(Conv2d, FusedReluAndMaxPoolAgreeWithTheirParts) {
+  const Pool2dOptions pool{.kernel = {2, 2}};
+  for (const Case& c : cases()) {
+    const Shape full = ops::conv2d_shape(c.x, c.weight, c.options);
+    if (full[2] < 2 || full[3] < 2) continue;
+    if (!ops::conv2d_relu_max_pool2d_is_fused(c.x, c.weight, DType::f32, c.options, pool)) continue;
+    const Tensor x = random(c.x, 1), w = random(c.weight, 2), b = random({c.weight[0]}, 3);
+    Conv2dOptions relu = c.options;
+    relu.relu = true;
+    const Tensor y = ops::conv2d(x, w, b, relu);
+    const ops::MaxPool parts = ops::max_pool2d(y, pool);
+    const Tensor dy = random(parts.output.shape(), 4);
+    const Tensor dw = Tensor::empty(c.weight, DType::f64), db = Tensor::empty({c.weight[0]}, DType::f64);
+    const Tensor dx = ops::conv2d_backward(ops::max_pool2d_backward(dy, parts.index, full, pool), y, x, w, c.x,
+                                           c.weight, relu, {true, dw, db});
+    for (const bool last : {false, true}) {
+      SCOPED_TRACE(describe(c) + (last ? " channels-last" : ""));
+      const auto f32 = [&](const Tensor& t) {
+        const Tensor plain = t.to(DType::f32);
+        return last && t.dim_count() == 4 ? plain.channels_last() : plain;
+      };
+      const Tensor fx = f32(x), fw = w.to(DType::f32);
+      const ops::MaxPool fused = ops::conv2d_relu_max_pool2d(fx, fw, b.to(DType::f32), c.options, pool);
+      EXPECT_LT(distance(fused.output, parts.output), 2e-6);
+      const std::vector<std::uint8_t> got = fused.index.to_vector<std::uint8_t>();
+      const std::vector<std::uint8_t> expected = parts.index.to_vector<std::uint8_t>();
+      const std::vector<double> values = parts.output.to_doubles();
+      for (std::size_t i = 0; i < got.size(); ++i) {
+        const int want = values[i] > 0 ? expected[i] : 4;
+        ASSERT_EQ(got[i], want) << "window " << i;
+      }
+      const Tensor fdw = Tensor::empty(c.weight), fdb = Tensor::empty({c.weight[0]});
+      const Tensor fdx = ops::conv2d_relu_max_pool2d_backward(f32(dy), fused.index, fx, fw, c.x, c.weight,
+                                                              c.options, pool, {true, fdw, fdb});
+      EXPECT_LT(distance(fdx, dx), 2e-6);
+      EXPECT_LT(distance(fdw, dw), 2e-6);
+      EXPECT_LT(distance(fdb, db), 2e-6);
     }
   }
 }
