@@ -25,7 +25,7 @@ SG_HD void accumulate(const ConvForward& a, const float* x,
       for (int p = 0; p < kPixels; ++p) sum[r][p][v] = bias;
   }
   const float* w = a.w;
-  const auto multiply = [&](const float* q) [[gnu::always_inline]] {
+  const auto multiply = [&](const float* q) __attribute__((always_inline)) {
     F32 weight[kVectors];
     for (int v = 0; v < kVectors; ++v) weight[v] = load(w + v * kLanes<float>);
     w += kVectors * kLanes<float>;
