@@ -33,37 +33,55 @@ SG_HD float erf(float x) { return ::erff(x); }
 #else
 
 /// 2^n for n in [-126, 127].
-SG_HD float power_of_two(std::int32_t n) { return std::bit_cast<float>((n + 127) << 23); }
+SG_HD float power_of_two(std::int32_t n) { return std::bit_cast<float>(static_cast<std::uint32_t>(n + 127) << 23); }
 
-/// exp(x) = 2^n exp(r), |r| <= ln(2) / 2, ln(2) in two parts (Cody and Waite); the polynomial is Cephes' expf.
-SG_HD float exp(float x) {
-  const float low = x < -104.0f ? -104.0f : x;  // below, and above 89, the result is 0 or infinite anyway
-  const float clamped = low > 89.0f ? 89.0f : low;
+/// x = n ln(2) + r with |r| <= ln(2) / 2, ln(2) in two parts (Cody and Waite), for x within +-10^4.
+struct ExpParts {
+  float less_one;  ///< exp(r) - 1; the polynomial is Cephes' expf
+  std::int32_t n;
+};
+
+SG_HD ExpParts exp_parts(float x) {
   const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, which is then in the low bits
-  const float shifted = clamped * 1.44269504088896341f + magic;
+  const float shifted = x * 1.44269504088896341f + magic;
   const float n = shifted - magic;
-  const std::int32_t k = std::bit_cast<std::int32_t>(shifted) - 0x4B400000;
-  const float r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
+  const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
   float p = 1.9875691500e-4f;
   p = p * r + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
-  p = (p * (r * r) + r) + 1.0f;
+  return {p * (r * r) + r, std::bit_cast<std::int32_t>(shifted) - 0x4B400000};
+}
+
+SG_HD float exp(float x) {
+  const float low = x < -104.0f ? -104.0f : x;  // below, and above 89, the result is 0 or infinite anyway
+  const ExpParts e = exp_parts(low > 89.0f ? 89.0f : low);
   // In two factors, since 2^128 and results below the normal numbers are reached through representable ones.
-  const std::int32_t half = k >> 1;
-  const float y = (p * power_of_two(half)) * power_of_two(k - half);
+  const std::int32_t half = e.n >> 1;
+  const float y = ((e.less_one + 1.0f) * power_of_two(half)) * power_of_two(e.n - half);
+  return x != x ? x : y;
+}
+
+/// exp(x) - 1, without cancellation: 2^n (exp(r) - 1) + (2^n - 1).
+SG_HD float expm1(float x) {
+  const float low = x < -30.0f ? -30.0f : x;
+  const ExpParts e = exp_parts(low > 30.0f ? 30.0f : low);
+  const float scale = power_of_two(e.n);
+  const float near = scale * e.less_one + (scale - 1.0f);
+  const float far = exp(x);
+  const float y = x > 30.0f ? far : near;
   return x != x ? x : y;
 }
 
 /// log(x) = e ln(2) + log(m), m in [sqrt(1/2), sqrt(2)); Cephes' logf.
 SG_HD float log(float x) {
   const float normal = x < 1.17549435e-38f ? x * 8388608.0f : x;
-  const std::int32_t bits = std::bit_cast<std::int32_t>(normal);
+  const std::uint32_t bits = std::bit_cast<std::uint32_t>(normal);
   // Subtracting the bits of sqrt(1/2) puts the mantissa's break there.
-  const std::int32_t exponent = (bits - 0x3F3504F3) >> 23;
-  const float m = std::bit_cast<float>(bits - exponent * (1 << 23)) - 1.0f;
+  const std::int32_t exponent = static_cast<std::int32_t>(bits - 0x3F3504F3u) >> 23;
+  const float m = std::bit_cast<float>(bits - (static_cast<std::uint32_t>(exponent) << 23)) - 1.0f;
   const float e = static_cast<float>(exponent) - (x < 1.17549435e-38f ? 23.0f : 0.0f);
   float p = 7.0376836292e-2f;
   p = p * m - 1.1514610310e-1f;
@@ -92,19 +110,6 @@ SG_HD float log1p(float x) {
   const float y = log(u) * (x / (d == 0.0f ? 1.0f : d));
   const float tiny = d == 0.0f ? x : y;
   return x == HUGE_VALF ? x : tiny;
-}
-
-/// exp(x) - 1: a Taylor polynomial where subtracting would cancel.
-SG_HD float expm1(float x) {
-  float p = 1.0f / 5040.0f;
-  p = p * x + 1.0f / 720.0f;
-  p = p * x + 1.0f / 120.0f;
-  p = p * x + 1.0f / 24.0f;
-  p = p * x + 1.0f / 6.0f;
-  p = p * x + 0.5f;
-  p = p * (x * x) + x;
-  const float far = exp(x) - 1.0f;
-  return abs(x) < 0.35f ? p : far;
 }
 
 /// tanh by Cephes: a polynomial near 0, 1 - 2 / (exp(2 |x|) + 1) beyond.

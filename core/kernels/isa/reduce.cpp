@@ -1,5 +1,5 @@
-// Sums of floats run in 32 lanes over blocks of 2048 values (64 additions a lane), whose sums are added in double: the
-// error of a sum does not grow with its length. Columns are added eight rows at a time as a tree, then in double.
+// Sums of floats run in 32 lanes, eight additions in float, then in double: the error of a sum does not grow with its
+// length. Columns are added eight rows at a time as a tree, then in double.
 #include "core/kernels/reduce.h"
 
 #include <type_traits>
@@ -10,7 +10,7 @@ namespace sg::kernels::SG_ISA {
 namespace {
 
 constexpr int kSumLanes = 32;
-constexpr std::int64_t kSumBlock = 2048;
+constexpr std::int64_t kSumBlock = 8 * kSumLanes;
 
 struct Sum {
   template <class T> SG_HD static T f(T a, T b) { return a + b; }
@@ -37,28 +37,31 @@ SG_HD Vector<T> fold_vectors(Vector<T> a, Vector<T> b) {
 }
 
 template <class Op, class T>
-double fold_block(const T* x, std::int64_t n) {
-  constexpr int kVectors = kSumLanes / kLanes<T>;
-  Vector<T> lane[kVectors];
-  for (int v = 0; v < kVectors; ++v) lane[v] = splat<T>(Op::template identity<T>());
-  std::int64_t i = 0;
-  for (; i + kSumLanes <= n; i += kSumLanes)
-    for (int v = 0; v < kVectors; ++v)
-      lane[v] = fold_vectors<Op, T>(lane[v], load(x + i + v * kLanes<T>));
-  double flat[kSumLanes];
-  for (int v = 0; v < kVectors; ++v)
-    for (int j = 0; j < kLanes<T>; ++j) flat[v * kLanes<T> + j] = static_cast<double>(lane[v][j]);
-  for (int j = 0; i < n; ++i, ++j) flat[j] = Op::f(flat[j], static_cast<double>(x[i]));
-  for (int width = kSumLanes / 2; width > 0; width /= 2)
-    for (int j = 0; j < width; ++j) flat[j] = Op::f(flat[j], flat[j + width]);
-  return flat[0];
-}
-
-template <class Op, class T>
 double fold_row(const T* x, std::int64_t n, double start) {
-  for (; n > 0; n -= kSumBlock, x += kSumBlock)
-    start = Op::f(start, fold_block<Op>(x, n < kSumBlock ? n : kSumBlock));
-  return start;
+  constexpr int kVectors = kSumLanes / kLanes<T>;
+  constexpr auto kIdentity = Op::template identity<double>();
+  double total[kSumLanes];
+  for (int j = 0; j < kSumLanes; ++j) total[j] = kIdentity;
+  for (; n >= kSumLanes; n -= kSumBlock, x += kSumBlock) {
+    Vector<T> lane[kVectors];
+    for (int v = 0; v < kVectors; ++v) lane[v] = load(x + v * kLanes<T>);
+    std::int64_t i = kSumLanes;
+    for (; i + kSumLanes <= (n < kSumBlock ? n : kSumBlock); i += kSumLanes)
+      for (int v = 0; v < kVectors; ++v) lane[v] = fold_vectors<Op, T>(lane[v], load(x + i + v * kLanes<T>));
+    T flat[kSumLanes];
+    for (int v = 0; v < kVectors; ++v) store<T>(flat + v * kLanes<T>, lane[v]);
+#pragma omp simd
+    for (int j = 0; j < kSumLanes; ++j) total[j] = Op::f(total[j], static_cast<double>(flat[j]));
+    if (n < kSumBlock) {
+      x += i;
+      n -= i;
+      break;
+    }
+  }
+  for (std::int64_t i = 0; i < n; ++i) total[i] = Op::f(total[i], static_cast<double>(x[i]));
+  for (int width = kSumLanes / 2; width > 0; width /= 2)
+    for (int j = 0; j < width; ++j) total[j] = Op::f(total[j], total[j + width]);
+  return Op::f(start, total[0]);
 }
 
 template <class Op, class T>
