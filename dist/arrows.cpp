@@ -1,37 +1,25 @@
 #include "dist/arrows.h"
 
-#include <algorithm>
 #include <cstring>
+#include <vector>
 
+#include "core/kernels/fold.h"
 #include "core/parallel.h"
 
 namespace sg::dist {
 namespace {
 
-// Elements summed at a time: small enough that the running sum stays in the first-level cache over all ranks.
-constexpr std::int64_t kTile = 2048;
-constexpr std::int64_t kGrain = 1 << 15;
+constexpr std::int64_t kGrain = 1 << 15;  // elements worth a thread
 
 // out[i] = [out[i] +] sources[0][i] + sources[1][i] + ...; out may be one of the sources.
 template <class T>
-void sum_in_rank_order(T* out, std::span<const T* const> sources, std::int64_t n, bool fold) {
+void sum_in_rank_order(T* out, std::vector<const T*> sources, std::int64_t n, bool fold) {
+  if (fold) sources.insert(sources.begin(), out);
+  const kernels::FoldLoops<T>& loops = kernels::fold_kernels().of<T>();
   parallel_for(n, kGrain, [&](std::int64_t begin, std::int64_t end) {
-    T sum[kTile];
-    for (std::int64_t tile = begin; tile < end; tile += kTile) {
-      const std::int64_t count = std::min(kTile, end - tile);
-      std::size_t first = 0;
-      std::copy_n(fold ? out + tile : sources[first++] + tile, count, sum);
-      for (std::size_t r = first; r + 1 < sources.size(); ++r) {
-        const T* x = sources[r] + tile;
-        for (std::int64_t i = 0; i < count; ++i) sum[i] += x[i];
-      }
-      if (first < sources.size()) {
-        const T* x = sources.back() + tile;
-        for (std::int64_t i = 0; i < count; ++i) out[tile + i] = sum[i] + x[i];
-      } else {
-        std::copy_n(sum, count, out + tile);
-      }
-    }
+    std::vector<const T*> from = sources;
+    for (const T*& source : from) source += begin;
+    loops.sum(out + begin, from.data(), std::ssize(from), end - begin);
   });
 }
 
@@ -81,7 +69,7 @@ Ready<Tensor> start_reduce_scatter(Comm& comm, int unit, const Tensor& partial,
         for (int r = 0; r < comm.size(); ++r)
           sources.push_back(r == comm.rank() ? shard_of(partial, r, comm.size()).data<T>()
                                              : reinterpret_cast<const T*>(comm.view(operation, r)));
-        sum_in_rank_order(shard.data<T>(), std::span<const T* const>(sources), shard.numel(), fold);
+        sum_in_rank_order(shard.data<T>(), std::move(sources), shard.numel(), fold);
       } else {
         fail("[reduce_scatter] sums are kept in f32 or f64, got {}", name_of(shard.dtype()));
       }

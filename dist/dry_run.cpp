@@ -9,10 +9,10 @@ namespace {
 class ParametersOnMeta {
  public:
   ParametersOnMeta(std::vector<std::unique_ptr<Unit>>& units,
-                   const std::vector<std::shared_ptr<Source>>& sources) {
+                   const std::vector<std::shared_ptr<ShardedSource>>& sources) {
     for (auto& unit : units) {
       for (Segment& s : unit->segments) {
-        VarImpl& v = s.parameter.var().impl();
+        VarImpl& v = s.parameter().var().impl();
         saved_.push_back({&v, v.tensor, v.source, v.offset});
         v.tensor = {};
         v.source = sources[static_cast<std::size_t>(unit->index)];
@@ -46,6 +46,7 @@ struct Recording {
     prefetcher_.drop();
     prefetcher_.record(nullptr);
     reducer_.record(nullptr);
+    reducer_.stop();
   }
   Prefetcher& prefetcher_;
   GradReducer& reducer_;
@@ -68,7 +69,7 @@ std::vector<int> DryRun::use_order() const {
 
 DryRun run_dry(const std::function<Var(std::span<const Var>)>& fn, std::span<const Var> inputs,
                std::vector<std::unique_ptr<Unit>>& units, Prefetcher& prefetcher,
-               GradReducer& reducer, const std::vector<std::shared_ptr<Source>>& sources) {
+               GradReducer& reducer, const std::vector<std::shared_ptr<ShardedSource>>& sources) {
   Rank& rank = current_rank();
   DryRun dry;
   // Bookings of the dry run are its own affair: they must not appear in the rank's ledger.

@@ -10,6 +10,7 @@
 #include "dist/formula.h"
 #include "dist/grad_sink.h"
 #include "dist/prefetch.h"
+#include "dist/sharded_source.h"
 #include "dist/unit.h"
 
 namespace sg::dist {
@@ -26,6 +27,6 @@ struct DryRun {
 /// a unit. Errors of the forward itself are thrown as they are.
 DryRun run_dry(const std::function<Var(std::span<const Var>)>& fn, std::span<const Var> inputs,
                std::vector<std::unique_ptr<Unit>>& units, Prefetcher& prefetcher,
-               GradReducer& reducer, const std::vector<std::shared_ptr<Source>>& sources);
+               GradReducer& reducer, const std::vector<std::shared_ptr<ShardedSource>>& sources);
 
 }  // namespace sg::dist

@@ -1,27 +1,10 @@
 #include "dist/engine.h"
 
+#include <unordered_map>
+
 #include "dist/arrows.h"
-#include "dist/sharded_source.h"
 
 namespace sg::dist {
-namespace {
-
-// Left in the parameters of an engine that is gone.
-class GoneSource final : public Source {
- public:
-  explicit GoneSource(std::string name) : name_(std::move(name)) {}
-  std::shared_ptr<Storage> get() override {
-    fail("[engine] {} was sharded by an engine that is gone; save_weights() before it ends", name_);
-  }
-  std::uint64_t version() const override { return 0; }
-  std::string name() const override { return name_; }
-
- private:
-  std::string name_;
-};
-
-}  // namespace
-
 Group no_decay() {
   return {[](const std::string&, const Shape& shape) { return shape.size() <= 1; },
           {.weight_decay = 0}};
@@ -60,30 +43,51 @@ Engine::Engine(std::shared_ptr<nn::Module> module, optim::OptimizerPtr optimizer
   }
   prefetcher_->set_sources(std::move(links));
   SG_CHECK(trainable, "[initialize] the module has no parameter that requires a gradient");
-  for (auto& unit : units_) allocate(*unit);
-  current_rank().ledger().reset_peaks();  // values that were there before are freed by now
-  baseline_ = Baseline::of(current_rank().ledger());
-  const Prediction own = predict();
-  for (int k = 0; k < kKinds; ++k)
-    if (static_cast<Kind>(k) != Kind::gathered)
-      baseline_.live[static_cast<std::size_t>(k)] -= own.bytes[static_cast<std::size_t>(k)];
+  // Nothing has changed up to here. What the module's parameters held goes as they move into units.
+  std::unordered_map<Storage*, std::weak_ptr<Storage>> held;
+  for (const auto& unit : units_) {
+    for (const Segment& s : unit->segments) {
+      SG_CHECK(s.parameter().var().impl().sink == nullptr, "[initialize] {} already belongs to an engine", s.name());
+      if (const Tensor value = s.parameter().held(); value.defined())
+        held.emplace(value.storage().get(), value.storage());
+    }
+  }
+  std::vector<std::tuple<std::weak_ptr<Storage>, Kind, std::int64_t>> moved;
+  for (const auto& [storage, link] : held)
+    moved.emplace_back(link, storage->kind(), static_cast<std::int64_t>(storage->bytes()));
+  Ledger& ledger = current_rank().ledger();
+  baseline_ = Baseline::of(ledger);
+  try {
+    for (auto& unit : units_) allocate(*unit);
+  } catch (...) {
+    release();
+    throw;
+  }
+  for (const auto& [storage, kind, bytes] : moved)
+    if (storage.expired()) baseline_.live[static_cast<std::size_t>(kind)] -= bytes;
+  ledger.reset_peaks();
 }
 
 Engine::~Engine() {
-  try {
-    prefetcher_->drop();
-    reducer_->wait();
-    comm_.quiesce();  // peers may still read what this rank posted
-  } catch (const std::exception&) {
-    // A peer failed; its error is on its way to the caller, and the rank's memory outlives both.
-  }
-  for (auto& unit : units_) {
-    for (Segment& s : unit->segments) {
-      s.parameter.var().impl().sink = nullptr;
-      if (plan_.param.layout == Layout::shard)
-        s.parameter.attach(std::make_shared<GoneSource>(s.name()), 0);
+  // While an exception is on its way, nobody is waited for: peers that do not know of it yet may never come. What this
+  // rank posted is kept by its Comm until they have left.
+  if (std::uncaught_exceptions() <= exceptions_) {
+    try {
+      prefetcher_->drop();
+      reducer_->wait();
+      comm_.quiesce();  // peers may still read what this rank posted
+    } catch (const std::exception&) {
+      // A peer failed; its error is on its way to the caller.
     }
   }
+  release();
+}
+
+// Parameters and graphs may outlive the engine.
+void Engine::release() {
+  for (auto& unit : units_)
+    for (Segment& s : unit->segments) s.parameter().var().impl().sink = nullptr;
+  for (const auto& source : sources_) source->close();
 }
 
 // Makes what this rank keeps of a unit, and nothing else: a rank computes the initial values of its own span only.
@@ -99,19 +103,18 @@ void Engine::allocate(Unit& unit) {
   }
   for (int s = 0; s < static_cast<int>(unit.segments.size()); ++s) {
     Segment& segment = unit.segments[static_cast<std::size_t>(s)];
-    VarImpl& v = segment.parameter.var().impl();
-    SG_CHECK(v.sink == nullptr, "[initialize] {} already belongs to an engine", segment.name());
+    VarImpl& v = segment.parameter().var().impl();
     const std::int64_t from = std::max(begin, segment.offset);
     const std::int64_t to = std::min(begin + kept, segment.offset + segment.length);
     if (from < to && !rank.device.is_meta())
-      segment.parameter.read(rank.seed, from - segment.offset, to - from,
+      segment.parameter().read(rank.seed, from - segment.offset, to - from,
                              static_cast<char*>(unit.rest.raw_data()) +
                                  (from - begin) * static_cast<std::int64_t>(size_of(unit.dtype)),
                              unit.dtype);
     if (plan_.param.layout == Layout::shard)
-      segment.parameter.attach(sources_[static_cast<std::size_t>(unit.index)], segment.offset);
+      segment.parameter().attach(sources_[static_cast<std::size_t>(unit.index)], segment.offset);
     else
-      segment.parameter.attach(segment.view_of(unit.rest));
+      segment.parameter().attach(segment.view_of(unit.rest));
     if (unit.trainable) v.sink = std::make_shared<SegmentSink>(reducer_, unit, s);
   }
   if (!unit.trainable) return;
@@ -140,6 +143,7 @@ Var Engine::forward(const Var& input) {
 
 Var Engine::forward(const Function& fn, std::span<const Var> inputs) {
   Rank& rank = current_rank();
+  check_whole("forward");
   if (!grad_enabled()) {
     const Scoped phase(rank.phase, Phase::evaluation);
     prefetcher_->expect(dry_ ? &dry_->forward : nullptr);
@@ -160,7 +164,13 @@ Var Engine::forward(const Function& fn, std::span<const Var> inputs) {
   return fn(inputs);
 }
 
+void Engine::check_whole(const char* where) const {
+  SG_CHECK(!broken_, "[{}] an earlier backward or step of this engine failed midway, so its gradients are incomplete: "
+           "make a new engine", where);
+}
+
 void Engine::backward(const Var& loss) {
+  check_whole("backward");
   SG_CHECK(micro_ < options_.accumulate,
            "[backward] {} micro-batches are accumulated already; call step() first", micro_);
   SG_CHECK(dry_.has_value(), "[backward] no forward of this engine came before");
@@ -172,11 +182,13 @@ void Engine::backward(const Var& loss) {
     losses_.clear();
   }
   losses_.push_back(loss.item());
+  broken_ = true;
   prefetcher_->expect(&dry_->backward);
   reducer_->start(micro_, micro_ + 1 == options_.accumulate);
   loss.backward();
   reducer_->finish();
   prefetcher_->expect(nullptr);
+  broken_ = false;
   ++micro_;
 }
 

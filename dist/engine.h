@@ -7,6 +7,7 @@
 //   }
 #pragma once
 
+#include <exception>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -18,6 +19,7 @@
 #include "dist/grad_sink.h"
 #include "dist/plan.h"
 #include "dist/prefetch.h"
+#include "dist/sharded_source.h"
 #include "dist/unit.h"
 #include "nn/module.h"
 #include "optim/optimizer.h"
@@ -47,7 +49,7 @@ struct EngineOptions {
   Comm* comm = nullptr;          ///< null: the group of this rank (current_comm())
 };
 
-/// What the ledger had booked before an engine came.
+/// What the ledger had booked before an engine came, without what the engine took over.
 struct Baseline {
   std::array<std::int64_t, kKinds> live{};
   std::map<std::string, Traffic, std::less<>> traffic;
@@ -89,13 +91,13 @@ class Engine {
 
   // ---- inspection: collective, every rank calls them in the same order
   /// A whole parameter, mean gradient (of the step under way, or of the last one until the next backward) or optimizer
-  /// state ("exp_avg") by parameter name, in the parameter's shape. Unknown names throw, with the nearest one.
+  /// state ("exp_avg") by parameter name, in the parameter's shape. Unknown names throw, with those there are.
   Tensor full_parameter(const std::string& name);
   Tensor full_gradient(const std::string& name);
   Tensor full_state(const std::string& name, const std::string& state);
   /// Sets a whole parameter (every rank gives the same values), unit by unit, before training or between steps.
   void load_parameter(const std::string& name, const Tensor& value);
-  /// Writes / reads all parameters and buffers as safetensors, one parameter in memory at a time. Rank 0 writes.
+  /// Writes / reads all parameters and buffers as safetensors, one unit in memory at a time. Rank 0 writes.
   void save_weights(const std::string& path);
   void load_weights(const std::string& path);
   /// Floating buffers (batch norm's running statistics) become their mean over ranks; others rank 0's. Evaluation and
@@ -116,6 +118,8 @@ class Engine {
 
  private:
   void allocate(Unit& unit);
+  void release();
+  void check_whole(const char* where) const;
   void reduce();
   void exchange_scalars(optim::StepValues& values);
   void update(Unit& unit, const optim::StepValues& values);
@@ -135,7 +139,7 @@ class Engine {
   Comm& comm_;
   std::vector<optim::Hyper> hypers_;  // of the groups; the last is the default
   std::vector<std::unique_ptr<Unit>> units_;
-  std::vector<std::shared_ptr<Source>> sources_;  // one a unit
+  std::vector<std::shared_ptr<ShardedSource>> sources_;  // one a unit
   std::unique_ptr<Prefetcher> prefetcher_;
   std::shared_ptr<GradReducer> reducer_;
   std::optional<DryRun> dry_;
@@ -147,6 +151,8 @@ class Engine {
   std::optional<double> grad_norm_;
   Baseline baseline_;
   bool reduced_ = false;  // the accumulated gradients are summed over ranks
+  bool broken_ = false;   // a backward or a step was left by an exception
+  const int exceptions_ = std::uncaught_exceptions();
   bool stop_wanted_ = false, stop_requested_ = false;
 };
 

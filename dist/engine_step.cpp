@@ -31,7 +31,9 @@ void visit_master(DType dtype, F&& f) {
 }  // namespace
 
 bool Engine::step() {
+  check_whole("step");
   if (micro_ < options_.accumulate) return false;
+  broken_ = true;
   reduce();
   optim::StepValues values;
   values.step = steps_ + 1;
@@ -44,6 +46,7 @@ bool Engine::step() {
   publish();
   ++steps_;
   micro_ = 0;
+  broken_ = false;
   return true;
 }
 

@@ -9,6 +9,12 @@ namespace {
 std::int64_t gathered_bound(const std::vector<const UnitLayout*>& units,
                             const std::vector<int>& order, std::size_t window) {
   std::int64_t bound = 0;
+  if (order.empty()) {  // not known yet: whichever are the largest
+    std::vector<std::int64_t> sizes;
+    for (const UnitLayout* unit : units) sizes.push_back(unit->bytes(Layout::full, 1));
+    std::sort(sizes.rbegin(), sizes.rend());
+    for (std::size_t i = 0; i < std::min(window, sizes.size()); ++i) bound += sizes[i];
+  }
   for (std::size_t i = 0; i < order.size(); ++i) {
     std::int64_t sum = 0;
     for (std::size_t k = i; k < std::min(order.size(), i + window); ++k)

@@ -21,6 +21,7 @@ void GradReducer::set_order(std::vector<int> order) { order_ = std::move(order);
 void GradReducer::start(int micro, bool last) {
   micro_ = micro;
   last_ = last;
+  active_ = true;
   issued_ = 0;
   for (auto& unit : units_) {
     unit->arrived.assign(unit->segments.size(), false);
@@ -57,6 +58,8 @@ void GradReducer::open(Unit& unit) {
 
 Tensor GradReducer::target(Unit& unit, int segment) {
   if (recorded_ != nullptr) return {};
+  SG_CHECK(active_, "[backward] {} got a gradient outside of engine.backward(); call engine.backward(loss), not "
+           "loss.backward()", unit.segments[static_cast<std::size_t>(segment)].name());
   open(unit);
   return unit.segments[static_cast<std::size_t>(segment)].view_of(unit.partial);
 }
@@ -130,6 +133,7 @@ void GradReducer::finish() {
     }
   }
   issue();
+  stop();
 }
 
 void GradReducer::wait() {

@@ -27,6 +27,8 @@ class GradReducer {
   void start(int micro, bool last);
   /// After it: parameters that were not used get zeros, all units are folded.
   void finish();
+  /// Gradients that arrive from here on belong to no backward of the engine.
+  void stop() { active_ = false; }
 
   /// Where the gradient of a segment may be written; undefined if it must be added to what is there.
   Tensor target(Unit& unit, int segment);
@@ -55,6 +57,7 @@ class GradReducer {
   std::vector<Unit*> in_flight_;      // partial units that are being reduced, oldest first
   int micro_ = 0;
   bool last_ = false;
+  bool active_ = false;               // between start() and finish()
   std::vector<int>* recorded_ = nullptr;
 };
 

@@ -26,7 +26,7 @@ std::string known_names(const std::vector<std::unique_ptr<Unit>>& units) {
 std::pair<Unit*, const Segment*> Engine::find(const std::string& name) {
   for (auto& unit : units_)
     for (const Segment& segment : unit->segments)
-      if (segment.name() == name) return {unit.get(), &segment};
+      if (segment.is_called(name)) return {unit.get(), &segment};
   fail("[engine] there is no parameter '{}'; the parameters are {}", name, known_names(units_));
 }
 
@@ -127,11 +127,15 @@ void Engine::load_weights(const std::string& path) {
 
 void Engine::save_weights(const std::string& path) {
   sync_buffers();
+  // As nn::save_weights(): the file is the same under every plan.
   std::vector<SafetensorsWriter::Declared> declared;
-  for (const nn::Expected& e : nn::expected_tensors(*module_))
+  SafetensorsMetadata metadata{{"format", "pt"}};
+  for (const nn::Expected& e : nn::expected_tensors(*module_)) {
     declared.push_back({e.name, e.dtype, e.shape});
+    for (const std::string& alias : e.aliases) metadata.emplace(alias, e.name);
+  }
   std::unique_ptr<SafetensorsWriter> writer;
-  if (comm_.rank() == 0) writer = std::make_unique<SafetensorsWriter>(path, declared);
+  if (comm_.rank() == 0) writer = std::make_unique<SafetensorsWriter>(path, declared, metadata);
   for (auto& unit : units_) {
     const Tensor full = whole(*unit, unit->rest);
     if (writer == nullptr) continue;

@@ -10,16 +10,31 @@ namespace sg::dist {
 
 class ShardedSource final : public Source {
  public:
-  ShardedSource(Unit& unit, Prefetcher& prefetcher) : unit_(unit), prefetcher_(prefetcher) {}
-  void begin() override { prefetcher_.begin(unit_.index); }
-  std::shared_ptr<Storage> get() override { return prefetcher_.use(unit_.index); }
+  ShardedSource(Unit& unit, Prefetcher& prefetcher)
+      : unit_(&unit), prefetcher_(&prefetcher), name_("unit " + unit.name) {}
+  void begin() override {
+    if (unit_ != nullptr) prefetcher_->begin(unit_->index);
+  }
+  std::shared_ptr<Storage> get() override {
+    SG_CHECK(unit_ != nullptr,
+             "[engine] {} was sharded by an engine that is gone; save_weights() before it ends", name_);
+    return prefetcher_->use(unit_->index);
+  }
   /// The shard's: it changes with every step.
-  std::uint64_t version() const override { return unit_.version; }
-  std::string name() const override { return "unit " + unit_.name; }
+  std::uint64_t version() const override { return unit_ != nullptr ? unit_->version : last_version_; }
+  std::string name() const override { return name_; }
+
+  /// The engine ends. Parameters and graphs may live on and hold this source.
+  void close() {
+    last_version_ = version();
+    unit_ = nullptr;
+  }
 
  private:
-  Unit& unit_;
-  Prefetcher& prefetcher_;
+  Unit* unit_;
+  Prefetcher* prefetcher_;
+  std::string name_;
+  std::uint64_t last_version_ = 0;
 };
 
 }  // namespace sg::dist

@@ -23,7 +23,7 @@ struct Atom {
   DType dtype;
   bool trainable;
   std::int64_t elements = 0;
-  std::vector<nn::Parameter> parameters;
+  std::vector<nn::NamedParameter> parameters;
 };
 
 }  // namespace
@@ -36,14 +36,14 @@ std::vector<UnitLayout> make_units(const std::vector<nn::NamedParameter>& parame
   for (const nn::NamedParameter& named : parameters) {
     const nn::Parameter& p = named.parameter;
     SG_CHECK(p.dtype() == DType::f32 || p.dtype() == DType::f64,
-             "[units] {} is {}; units are f32 or f64, convert the module with to()", p.name(),
+             "[units] {} is {}; units are f32 or f64, convert the module with to()", named.name,
              name_of(p.dtype()));
-    const std::string layer = layer_of(p.name());
+    const std::string layer = layer_of(named.name);
     if (atoms.empty() || atoms.back().layer != layer || atoms.back().dtype != p.dtype() ||
         atoms.back().trainable != p.requires_grad())
       atoms.push_back({layer, p.dtype(), p.requires_grad(), 0, {}});
     atoms.back().elements += p.numel();
-    atoms.back().parameters.push_back(p);
+    atoms.back().parameters.push_back(named);
     total += p.numel();
   }
   if (target == 0) target = std::min(total / 20, kMostMerged);
@@ -64,11 +64,11 @@ std::vector<UnitLayout> make_units(const std::vector<nn::NamedParameter>& parame
       units.push_back(std::move(unit));
     }
     UnitLayout& unit = units.back();
-    for (const nn::Parameter& p : atom.parameters) {
+    for (const nn::NamedParameter& named : atom.parameters) {
       const std::int64_t end =
           unit.segments.empty() ? 0 : unit.segments.back().offset + unit.segments.back().length;
-      unit.segments.push_back({p, round_up(end, kBlock), p.numel(), 0});
-      unit.elements += p.numel();
+      unit.segments.push_back({named, round_up(end, kBlock), named.parameter.numel(), 0});
+      unit.elements += named.parameter.numel();
     }
   }
   for (UnitLayout& unit : units) {

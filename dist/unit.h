@@ -16,6 +16,7 @@
 // the gradient norm is summed) are the same for every number of ranks. Gaps and padding are zero.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -32,13 +33,18 @@ inline constexpr std::int64_t kBlock = 64;
 
 /// One parameter's place in its unit.
 struct Segment {
-  nn::Parameter parameter;
-  std::int64_t offset = 0;  ///< first element, a multiple of kBlock
-  std::int64_t length = 0;  ///< elements
-  int group = 0;            ///< parameter group, whose hyperparameters the update takes
+  nn::NamedParameter named;  ///< as the engine's module names it, which may be part of a larger model
+  std::int64_t offset = 0;   ///< first element, a multiple of kBlock
+  std::int64_t length = 0;   ///< elements
+  int group = 0;             ///< parameter group, whose hyperparameters the update takes
 
-  const std::string& name() const { return parameter.name(); }
-  const Shape& shape() const { return parameter.shape(); }
+  const nn::Parameter& parameter() const { return named.parameter; }
+  const std::string& name() const { return named.name; }
+  bool is_called(const std::string& name) const {
+    return name == named.name ||
+           std::find(named.aliases.begin(), named.aliases.end(), name) != named.aliases.end();
+  }
+  const Shape& shape() const { return parameter().shape(); }
   /// The segment's part of a flat whole unit, in the parameter's shape.
   Tensor view_of(const Tensor& flat) const {
     return Tensor(flat.storage(), flat.offset() + offset, shape(), contiguous_strides(shape()),
