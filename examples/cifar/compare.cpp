@@ -84,6 +84,7 @@ std::string render(const std::vector<Result>& results, const std::vector<Column>
     out += fmt::format("{:<6} {:<9}", plan, what);
     for (std::size_t c = 0; c < columns.size(); ++c)
       out += fmt::format("  {:>{}}", cell(columns[c]), widths[c]);
+    out.erase(out.find_last_not_of(' ') + 1);
     out += '\n';
   };
   line("plan", "", [](const Column& c) { return c.title; });
