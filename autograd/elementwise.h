@@ -20,9 +20,9 @@ Var elementwise(const Var& x, double a = 0, double b = 0) {
   const Tensor in = x.value(), out = ops::unary<Op>(in, a, b);
   return record(Op::name, {x}, out,
                 [x = detail::save_if((saves & ew::kInput) != 0, in),
-                 y = detail::save_if((saves & ew::kOutput) != 0, out), a, b](Backward& back) {
+                 y = detail::save_if((saves & ew::kOutput) != 0, out), ab = std::pair(a, b)](Backward& back) {
                   if constexpr (requires { Op::df_is_one; }) back.set(0, back.grad());
-                  else back.set(0, ops::unary_grad<Op>(x.get(), y.get(), back.grad(), a, b));
+                  else back.set(0, ops::unary_grad<Op>(x.get(), y.get(), back.grad(), ab.first, ab.second));
                 });
 }
 
