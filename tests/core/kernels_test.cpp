@@ -308,9 +308,10 @@ template <class T>
 void matmul_agrees(double tolerance) {
   const std::int64_t sizes[][3] = {{1, 1, 1},   {3, 2, 5},    {12, 32, 7},    {13, 33, 64},  {40, 17, 300},
                                    {6, 70, 1},  {200, 40, 30}, {25, 100, 513}, {2, 2500, 3}, {17, 10, 84}};
-  for (const auto& [m, n, k] : sizes)
+  for (const auto& size : sizes)
     for (const bool a_transposed : {false, true})
       for (const bool b_transposed : {false, true}) {
+        const std::int64_t m = size[0], n = size[1], k = size[2];
         SCOPED_TRACE(fmt::format("{} x {} x {} {}{}", m, n, k, a_transposed, b_transposed));
         const auto a = values<T>(m * k, 8, -1, 1), b = values<T>(k * n, 9, -1, 1);
         const kernels::MatrixView<T> va{a.data(), a_transposed ? 1 : k, a_transposed ? m : 1};
