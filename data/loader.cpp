@@ -115,32 +115,36 @@ void Loader::fill(Slot& slot, std::int64_t index) {
   }
 }
 
+void Loader::fill_next(std::unique_lock<std::mutex>& lock) {
+  Slot& target = slot(head_ + ready_);
+  const std::int64_t index = cursor_;
+  filling_ = true;
+  lock.unlock();
+  std::exception_ptr error;
+  try {
+    fill(target, index);
+  } catch (...) {
+    error = std::current_exception();
+  }
+  lock.lock();
+  filling_ = false;
+  if (error) {
+    error_ = error;
+  } else {
+    ++ready_;
+    ++cursor_;
+  }
+}
+
 void Loader::run() {
   const auto depth = static_cast<std::int64_t>(slots_.size()) - 1;
   std::unique_lock lock(mutex_);
   while (true) {
     // No deadline here: the consumer may compute for as long as it likes, and its destructor ends
     // this wait.
-    room_.wait(lock, [&] { return stop_ || (ready_ < depth && !error_); });
+    room_.wait(lock, [&] { return stop_ || (ready_ < depth && !filling_ && !error_); });
     if (stop_) return;
-    Slot& target = slot(head_ + ready_);
-    const std::int64_t index = cursor_;
-    filling_ = true;
-    lock.unlock();
-    std::exception_ptr error;
-    try {
-      fill(target, index);
-    } catch (...) {
-      error = std::current_exception();
-    }
-    lock.lock();
-    filling_ = false;
-    if (error) {
-      error_ = error;
-    } else {
-      ++ready_;
-      ++cursor_;
-    }
+    fill_next(lock);
     news_.notify_one();
   }
 }
@@ -162,19 +166,16 @@ void Loader::wait(std::unique_lock<std::mutex>& lock, Ready ready) {
 }
 
 const Batch& Loader::next() {
-  if (slots_.size() == 1) {
-    Slot& only = slots_.front();
-    if (shared(only)) make_tensors(only);
-    fill(only, next_);
-    ++next_;
-    return only.batch;
-  }
   // The slot handed out last goes back into the ring, as long as nobody else holds its tensors.
   Slot& last = slot(head_ + static_cast<std::int64_t>(slots_.size()) - 1);
   if (shared(last)) make_tensors(last);
-  if (!thread_.joinable()) thread_ = std::thread(&Loader::run, this);
+  const bool background = slots_.size() > 1;
+  if (background && !thread_.joinable()) thread_ = std::thread(&Loader::run, this);
 
   std::unique_lock lock(mutex_);
+  // Where nothing is ready and nobody is at it, the background thread has not got a core in time
+  // (or there is none): waiting for it would take longer than doing its work.
+  if (ready_ == 0 && !filling_ && !error_) fill_next(lock);
   wait(lock, [&] { return ready_ > 0 || error_; });
   if (ready_ == 0) std::rethrow_exception(error_);
   Slot& ready = slot(head_);
@@ -182,7 +183,7 @@ const Batch& Loader::next() {
   --ready_;
   ++next_;
   lock.unlock();
-  room_.notify_one();
+  if (background) room_.notify_one();
   return ready.batch;
 }
 

@@ -8,6 +8,7 @@
 //
 // A rank allocates and frees on its own thread alone: the tensors are made here, on the thread that
 // constructs, calls and destroys the loader, and the background thread only writes their bytes.
+// Where that thread falls behind (a machine with more threads than cores), next() does its work.
 #pragma once
 
 #include <chrono>
@@ -46,10 +47,10 @@ struct Batch {
   Tensor images;      ///< floating [b, channels, height, width], normalised
   Tensor labels;      ///< i64 [b]
   Position position;  ///< where it stands in training
-  std::int64_t first =
-      0;  ///< position of its first sample in the global batch (StepState::first_sample)
-  std::int64_t valid =
-      0;  ///< rows that count, from row 0 on; fewer than b only in the last step of Tail::pad
+  /// Position of its first sample in the global batch: StepState::first_sample.
+  std::int64_t first = 0;
+  /// Rows that count, from row 0 on; fewer than b only in the last step of Tail::pad.
+  std::int64_t valid = 0;
 
   std::int64_t size() const { return labels.size(0); }
   template <std::size_t I>
@@ -72,14 +73,16 @@ struct LoaderOptions {
   Augment augment = {};
   DType dtype = DType::f32;            ///< of the images
   double mean = 0.5, deviation = 0.5;  ///< images are (x / 255 - mean) / deviation
-  /// Micro-batches prepared ahead. 0: none, next() fills the tensors itself (10 us for 32 images).
-  /// kAuto: 2 where cores are left over, counting all ranks as being on this machine, else 0: a
-  /// thread that takes turns with one of an OpenMP team holds up the whole team.
+  /// Micro-batches that a background thread prepares ahead; 0: no thread, next() fills the tensors
+  /// itself (about 25 us for 32 images). kAuto: 2 where cores are left over, counting all ranks as
+  /// being on this machine, else 0: a thread that takes turns with one of an OpenMP team holds up
+  /// the whole team.
   int prefetch = kAuto;
   /// How long next() waits for the background thread before it throws; 0: for ever.
   std::chrono::milliseconds deadline = std::chrono::minutes(10);
-  /// An own change of an image's bytes, after `augment` and before normalisation; called on the
-  /// background thread, once a sample and epoch. What it throws is thrown by next().
+  /// An own change of an image's bytes, after `augment` and before normalisation. Called on the
+  /// background thread or, where that has not got to it, in next(); never on both at once. What it
+  /// throws is thrown by next().
   std::function<void(std::span<std::uint8_t> image, std::int64_t sample, std::int64_t epoch)>
       transform = nullptr;
 
@@ -131,7 +134,8 @@ class Loader {
   void make_tensors(Slot& slot) const;
   bool shared(const Slot& slot) const;
   void fill(Slot& slot, std::int64_t index);
-  void run();  // the background thread
+  void fill_next(std::unique_lock<std::mutex>& lock);  // unlocks while it fills
+  void run();                                          // the background thread
   template <class Ready>
   void wait(std::unique_lock<std::mutex>& lock, Ready ready);
   Position position_of(std::int64_t index) const;
@@ -146,7 +150,7 @@ class Loader {
   // all fillings, so that a number names one of them.
   std::vector<Slot> slots_;
 
-  // Of the thread that fills.
+  // Of the thread that set filling_.
   Sampler sampler_;
   std::vector<std::int32_t> samples_;
   std::vector<std::uint8_t> image_;
