@@ -220,8 +220,9 @@ void run_rows(const Walk& walk, const BlockLoop& loop, std::int64_t begin, std::
       const Operand& o = walk.operand[i];
       const char* place = o.data + row.offset[i] + start * o.stride[last];
       // The first block of a thread may be a short last one: scalars always fill the buffer.
-      const std::int64_t filled = o.scalar ? kBlock : n;
-      inputs[i - 1] = buffers.load(o, i, place, o.stride[last] == o.item, o.scalar, filled,
+      const bool direct = o.stride[last] == o.item, same = o.scalar && !direct;
+      const std::int64_t filled = same ? kBlock : n;
+      inputs[i - 1] = buffers.load(o, i, place, direct, same, filled,
                                    [&](char* to) { gather(place, 0, o.stride[last], o.item, 1, filled, to); });
     }
     const Operand& out = walk.operand[0];
@@ -256,7 +257,8 @@ void run_groups(const Walk& walk, const BlockLoop& loop, std::int64_t begin, std
     const void* inputs[kMaxInputs] = {};
     for (int i = 1; i < walk.count; ++i) {
       const Operand& o = walk.operand[i];
-      const bool same = o.repeats;
+      // A flat operand is read where it is: no further than the rows that there are.
+      const bool same = o.repeats && !o.flat;
       const std::int64_t rows = same ? group : count;
       inputs[i - 1] = buffers.load(o, i, o.data + start.offset[i], o.flat, same, rows * walk.inner, [&](char* to) {
         if (same || walk.dims <= 2)
