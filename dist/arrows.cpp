@@ -89,8 +89,9 @@ std::vector<std::uint64_t> exchange(Comm& comm, std::string_view name,
   const auto operation =
       comm.start(posting, posted, name, (comm.size() - 1) * posting.bytes, [&](Operation& op) {
         for (int r = 0; r < comm.size(); ++r)
-          std::memcpy(all.data() + static_cast<std::size_t>(r) * n,
-                      r == comm.rank() ? posting.data : comm.view(op, r), mine.size_bytes());
+          std::copy_n(r == comm.rank() ? posted->data()
+                                       : reinterpret_cast<const std::uint64_t*>(comm.view(op, r)),
+                      n, all.data() + static_cast<std::size_t>(r) * n);
       });
   operation->wait();
   return all;
