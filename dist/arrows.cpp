@@ -1,5 +1,6 @@
 #include "dist/arrows.h"
 
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
