@@ -85,8 +85,9 @@ TYPED_TEST(Fold, TheResultMayTakeTheMemoryOfAnySource) {
       EXPECT_TRUE(same_bits(sources[at], in_order(before)))
           << "source " << place << " of " << count;
       for (std::size_t s = 0; s < sources.size(); ++s)
-        if (s != at)
+        if (s != at) {
           EXPECT_TRUE(same_bits(sources[s], before[s])) << "source " << s << " has changed";
+        }
     }
   }
 }
