@@ -10,18 +10,22 @@
 namespace sg {
 namespace {
 
-// Numbers every backward, so that marks left by an earlier one (on any thread) are recognised as old.
+// Numbers every backward, so that marks left by an earlier one (on any thread) are recognised as
+// old.
 std::atomic<std::uint64_t> run_count{0};
 
 // Nobody else sees these bytes, and all of them belong to the tensor.
 bool owns_alone(const Tensor& t) { return t.storage().use_count() == 1 && t.is_dense(); }
 
-// Sums into `slot`. A first gradient is taken as it is: an op may have handed the same one to several inputs, so it is
-// changed in place only if nobody else has it.
+// Sums into `slot`. A first gradient is taken as it is: an op may have handed the same one to
+// several inputs, so it is changed in place only if nobody else has it.
 void accumulate(Tensor& slot, Tensor gradient) {
-  if (!slot.defined()) slot = std::move(gradient);
-  else if (owns_alone(slot)) ops::add_(slot, gradient);
-  else slot = ops::add(slot, gradient);
+  if (!slot.defined())
+    slot = std::move(gradient);
+  else if (owns_alone(slot))
+    ops::add_(slot, gradient);
+  else
+    slot = ops::add(slot, gradient);
 }
 
 // All nodes that the root reaches, newest first, and the number of uses of every leaf.
@@ -59,7 +63,8 @@ void finish_leaf(VarImpl& leaf, Tensor gradient) {
     leaf.sink->ready(leaf, gradient.contiguous());
     return;
   }
-  // What stays is what the ledger calls a gradient, and must not share memory with what an op may still hold.
+  // What stays is what the ledger calls a gradient, and must not share memory with what an op may
+  // still hold.
   Scoped kind(current_rank().kind, Kind::gradients);
   if (leaf.grad.defined()) {
     accumulate(leaf.grad, std::move(gradient));
@@ -86,16 +91,17 @@ void use_leaf(VarImpl& leaf) {
 }  // namespace
 
 void run_backward(const Var& root, const Tensor& seed) {
-  SG_CHECK(root.requires_grad(), "[backward] the value does not depend on anything that requires "
-                                 "a gradient");
+  SG_CHECK(root.requires_grad(),
+           "[backward] the value does not depend on anything that requires "
+           "a gradient");
   Tensor gradient = seed;
   if (!gradient.defined()) {
     SG_CHECK(numel(root.shape()) == 1,
              "[backward] a value of shape {} needs a seed; only a single element has a default",
              root.shape());
     // Of the root's own device: a dry run on meta has a meta root.
-    const Device device = root.is_leaf() ? current_rank().device
-                                         : root.impl().node->outputs[0].device;
+    const Device device =
+        root.is_leaf() ? current_rank().device : root.impl().node->outputs[0].device;
     gradient = Tensor::empty(root.shape(), root.dtype(), device);
     gradient.fill(1);
   }
@@ -107,7 +113,8 @@ void run_backward(const Var& root, const Tensor& seed) {
     return;
   }
   const NoGrad no_grad;
-  std::vector<std::shared_ptr<Node>> nodes = reachable(root.impl().node, run_count.fetch_add(1) + 1);
+  std::vector<std::shared_ptr<Node>> nodes =
+      reachable(root.impl().node, run_count.fetch_add(1) + 1);
   root.impl().node->grads[static_cast<std::size_t>(root.impl().output)] = gradient;
   gradient = {};
   for (std::shared_ptr<Node>& node : nodes) {
@@ -150,9 +157,8 @@ void Backward::set(int i, Tensor gradient) {
   SG_CHECK(gradient.dtype() == edge.dtype, "[backward of {}] gradient {} of an input of dtype {}",
            node_.op, describe(gradient), name_of(edge.dtype));
   if (gradient.shape() != edge.shape) gradient = ops::sum_to(gradient, edge.shape);
-  Tensor& slot = edge.leaf != nullptr
-                     ? edge.leaf->incoming
-                     : edge.node->grads[static_cast<std::size_t>(edge.output)];
+  Tensor& slot = edge.leaf != nullptr ? edge.leaf->incoming
+                                      : edge.node->grads[static_cast<std::size_t>(edge.output)];
   accumulate(slot, std::move(gradient));
 }
 

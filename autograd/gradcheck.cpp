@@ -8,7 +8,8 @@
 namespace sg {
 namespace {
 
-// Fixed weights in [0.5, 1.5) with alternating signs by chance: no element of the output is left out or cancels.
+// Fixed weights in [0.5, 1.5) with alternating signs by chance: no element of the output is left
+// out or cancels.
 Tensor output_weights(const Shape& shape) {
   Tensor w = Tensor::empty(shape, DType::f64, kCpu);
   double* data = w.data<double>();
@@ -43,8 +44,8 @@ void gradcheck(const std::function<Var(std::span<const Var>)>& fn, std::vector<V
                const GradcheckOptions& options) {
   for (Var& input : inputs) {
     if (!input.requires_grad()) continue;
-    SG_CHECK(input.dtype() == DType::f64 && input.is_leaf(), "[gradcheck] inputs must be f64 leaves, got {}",
-             describe(input.value()));
+    SG_CHECK(input.dtype() == DType::f64 && input.is_leaf(),
+             "[gradcheck] inputs must be f64 leaves, got {}", describe(input.value()));
     input.zero_grad();
   }
   const Var y = fn(inputs);
@@ -56,7 +57,8 @@ void gradcheck(const std::function<Var(std::span<const Var>)>& fn, std::vector<V
     const Tensor x = inputs[k].value();
     const Tensor gradient = inputs[k].grad();
     const std::vector<double> analytic =
-        gradient.defined() ? gradient.to_doubles() : std::vector<double>(static_cast<std::size_t>(x.numel()), 0.0);
+        gradient.defined() ? gradient.to_doubles()
+                           : std::vector<double>(static_cast<std::size_t>(x.numel()), 0.0);
     for (std::int64_t i = 0; i < x.numel(); ++i) {
       double* at = element(x, i);
       const double value = *at, step = options.step * std::max(1.0, std::abs(value));
@@ -66,9 +68,11 @@ void gradcheck(const std::function<Var(std::span<const Var>)>& fn, std::vector<V
       *at = below;
       const double low = contract(fn(inputs).value(), weights);
       *at = value;
-      const double numeric = (high - low) / (above - below), found = analytic[static_cast<std::size_t>(i)];
+      const double numeric = (high - low) / (above - below),
+                   found = analytic[static_cast<std::size_t>(i)];
       SG_CHECK(std::abs(found - numeric) <= options.tolerance * std::max(1.0, std::abs(numeric)),
-               "[gradcheck] input {} of shape {}, element {}: backward gives {}, differences give {} (off by {:.3g}, "
+               "[gradcheck] input {} of shape {}, element {}: backward gives {}, differences give "
+               "{} (off by {:.3g}, "
                "allowed {:.3g})",
                k, x.shape(), i, found, numeric, std::abs(found - numeric),
                options.tolerance * std::max(1.0, std::abs(numeric)));

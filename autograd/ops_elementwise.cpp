@@ -37,12 +37,13 @@ Var mul(const Var& a, double b) { return elementwise<ew::MulScalar>(a, b); }
 
 Var where(const Tensor& condition, const Var& a, const Var& b) {
   const Tensor x = a.value(), y = b.value();
-  return record("where", {a, b}, ops::where(condition, x, y), [condition = Saved(condition)](Backward& back) {
-    const Tensor g = back.grad(), c = condition.get();
-    const Tensor zero = Tensor::zeros({}, g.dtype(), g.device());
-    if (back.needs(0)) back.set(0, ops::where(c, g, zero));
-    if (back.needs(1)) back.set(1, ops::where(c, zero, g));
-  });
+  return record("where", {a, b}, ops::where(condition, x, y),
+                [condition = Saved(condition)](Backward& back) {
+                  const Tensor g = back.grad(), c = condition.get();
+                  const Tensor zero = Tensor::zeros({}, g.dtype(), g.device());
+                  if (back.needs(0)) back.set(0, ops::where(c, g, zero));
+                  if (back.needs(1)) back.set(1, ops::where(c, zero, g));
+                });
 }
 
 }  // namespace sg

@@ -4,19 +4,23 @@
 
 namespace sg {
 
-Var cross_entropy(const Var& logits, const Tensor& targets, Reduction reduction, std::int64_t ignore_index,
-                  double label_smoothing) {
-  const ops::CrossEntropyOptions options{static_cast<ops::LossReduction>(reduction), ignore_index, label_smoothing};
+Var cross_entropy(const Var& logits, const Tensor& targets, Reduction reduction,
+                  std::int64_t ignore_index, double label_smoothing) {
+  const ops::CrossEntropyOptions options{static_cast<ops::LossReduction>(reduction), ignore_index,
+                                         label_smoothing};
   const Tensor x = logits.value();
   const ops::CrossEntropy ce = ops::cross_entropy(x, targets, options);
-  return record("cross_entropy", {logits}, ce.loss,
-                [x = Saved(x), stats = Saved(ce.stats), targets = Saved(targets), options](Backward& back) {
-                  back.set(0, ops::cross_entropy_grad(x.get(), stats.get(), targets.get(), options, back.grad()));
-                });
+  return record(
+      "cross_entropy", {logits}, ce.loss,
+      [x = Saved(x), stats = Saved(ce.stats), targets = Saved(targets), options](Backward& back) {
+        back.set(
+            0, ops::cross_entropy_grad(x.get(), stats.get(), targets.get(), options, back.grad()));
+      });
 }
 
 Var mse_loss(const Var& x, const Var& target, Reduction reduction) {
-  SG_CHECK(x.shape() == target.shape(), "[mse_loss] shapes differ: {} and {}", x.shape(), target.shape());
+  SG_CHECK(x.shape() == target.shape(), "[mse_loss] shapes differ: {} and {}", x.shape(),
+           target.shape());
   const Tensor difference = ops::sub(x.value(), target.value());
   const Tensor squares = ops::square(difference);
   const Tensor loss = reduction == Reduction::none  ? squares
@@ -24,11 +28,12 @@ Var mse_loss(const Var& x, const Var& target, Reduction reduction) {
                                                     : ops::mean(squares);
   const double factor =
       reduction == Reduction::mean ? 2.0 / static_cast<double>(numel(x.shape())) : 2.0;
-  return record("mse_loss", {x, target}, loss, [difference = Saved(difference), factor](Backward& back) {
-    const Tensor gx = ops::mul(difference.get(), ops::mul(back.grad(), factor));
-    if (back.needs(0)) back.set(0, gx);
-    if (back.needs(1)) back.set(1, ops::neg(gx));
-  });
+  return record("mse_loss", {x, target}, loss,
+                [difference = Saved(difference), factor](Backward& back) {
+                  const Tensor gx = ops::mul(difference.get(), ops::mul(back.grad(), factor));
+                  if (back.needs(0)) back.set(0, gx);
+                  if (back.needs(1)) back.set(1, ops::neg(gx));
+                });
 }
 
 }  // namespace sg

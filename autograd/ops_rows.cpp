@@ -18,11 +18,14 @@ Var log_softmax(const Var& x, std::int64_t dim) {
   });
 }
 
-Var layer_norm(const Var& x, const Shape& normalized, const Var& weight, const Var& bias, double eps) {
+Var layer_norm(const Var& x, const Shape& normalized, const Var& weight, const Var& bias,
+               double eps) {
   const Tensor in = x.value(), w = weight.defined() ? weight.value() : Tensor();
-  const ops::LayerNorm norm = ops::layer_norm(in, normalized, w, bias.defined() ? bias.value() : Tensor(), eps);
+  const ops::LayerNorm norm =
+      ops::layer_norm(in, normalized, w, bias.defined() ? bias.value() : Tensor(), eps);
   return record("layer_norm", {x, weight, bias}, norm.y,
-                [x = Saved(in), w = Saved(w), mean = Saved(norm.mean), rstd = Saved(norm.rstd), normalized](Backward& back) {
+                [x = Saved(in), w = Saved(w), mean = Saved(norm.mean), rstd = Saved(norm.rstd),
+                 normalized](Backward& back) {
                   const Tensor in = x.get(), g = back.grad(), m = mean.get(), s = rstd.get();
                   if (back.needs(1) || back.needs(2)) {
                     const Tensor gw = back.needs(1) ? back.target(1) : Tensor();
@@ -31,7 +34,8 @@ Var layer_norm(const Var& x, const Shape& normalized, const Var& weight, const V
                     if (gw.defined()) back.set(1, gw);
                     if (gb.defined()) back.set(2, gb);
                   }
-                  if (back.needs(0)) back.set(0, ops::layer_norm_grad_x(in, w.get(), m, s, g, normalized));
+                  if (back.needs(0))
+                    back.set(0, ops::layer_norm_grad_x(in, w.get(), m, s, g, normalized));
                 });
 }
 

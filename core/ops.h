@@ -1,6 +1,7 @@
-// Tensor functions without gradients; autograd/ops.h has the differentiable ones, by the same names. Shapes broadcast by
-// NumPy's rule, mixed dtypes are an error. Elementwise results keep the memory order of a dense argument
-// (channels-last in, channels-last out). On `meta` only shapes are computed.
+// Tensor functions without gradients; autograd/ops.h has the differentiable ones, by the same
+// names. Shapes broadcast by NumPy's rule, mixed dtypes are an error. Elementwise results keep the
+// memory order of a dense argument (channels-last in, channels-last out). On `meta` only shapes are
+// computed.
 #pragma once
 
 #include <array>
@@ -17,9 +18,11 @@ namespace sg::ops {
 
 namespace detail {
 Tensor unary(int op, const char* name, const Tensor& x, double a, double b);
-Tensor unary_grad(int op, const char* name, const Tensor& x, const Tensor& y, const Tensor& grad, double a, double b);
+Tensor unary_grad(int op, const char* name, const Tensor& x, const Tensor& y, const Tensor& grad,
+                  double a, double b);
 Tensor binary(int op, const char* name, const Tensor& a, const Tensor& b);
-Tensor binary_grad(int op, const char* name, bool of_first, const Tensor& a, const Tensor& b, const Tensor& grad);
+Tensor binary_grad(int op, const char* name, bool of_first, const Tensor& a, const Tensor& b,
+                   const Tensor& grad);
 Tensor compare(int op, const char* name, const Tensor& a, const Tensor& b);
 }  // namespace detail
 
@@ -30,7 +33,8 @@ Tensor unary(const Tensor& x, double a = 0, double b = 0) {
 }
 /// grad * Op::df(x, y). Only what Op::saves names is read: the other of x and y may be undefined.
 template <class Op>
-Tensor unary_grad(const Tensor& x, const Tensor& y, const Tensor& grad, double a = 0, double b = 0) {
+Tensor unary_grad(const Tensor& x, const Tensor& y, const Tensor& grad, double a = 0,
+                  double b = 0) {
   return detail::unary_grad(ew::index_of<Op, ew::Unary>, Op::name, x, y, grad, a, b);
 }
 template <class Op>
@@ -56,7 +60,9 @@ inline Tensor rsqrt(const Tensor& x) { return unary<ew::Rsqrt>(x); }
 inline Tensor square(const Tensor& x) { return unary<ew::Square>(x); }
 inline Tensor relu(const Tensor& x) { return unary<ew::Relu>(x); }
 /// Gradient of relu from its output: grad where y > 0.
-inline Tensor relu_grad(const Tensor& y, const Tensor& grad) { return unary_grad<ew::Relu>({}, y, grad); }
+inline Tensor relu_grad(const Tensor& y, const Tensor& grad) {
+  return unary_grad<ew::Relu>({}, y, grad);
+}
 inline Tensor add(const Tensor& a, const Tensor& b) { return binary<ew::Add>(a, b); }
 inline Tensor sub(const Tensor& a, const Tensor& b) { return binary<ew::Sub>(a, b); }
 inline Tensor mul(const Tensor& a, const Tensor& b) { return binary<ew::Mul>(a, b); }
@@ -79,8 +85,8 @@ void mul_(const Tensor& into, double factor);
 /// condition (u8) ? a : b
 Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b);
 
-// ---- reductions; `dims` empty means all dimensions. f32 is added in blocks whose sums are added in double, in an order
-// that depends on the shape alone. Integers add up to i64.
+// ---- reductions; `dims` empty means all dimensions. f32 is added in blocks whose sums are added
+// in double, in an order that depends on the shape alone. Integers add up to i64.
 Tensor sum(const Tensor& x, const Dims& dims = {}, bool keep_dims = false);
 Tensor mean(const Tensor& x, const Dims& dims = {}, bool keep_dims = false);
 /// NaN wins. An error for no elements.
@@ -89,7 +95,8 @@ Tensor amin(const Tensor& x, const Dims& dims = {}, bool keep_dims = false);
 Tensor var(const Tensor& x, const Dims& dims = {}, int correction = 1, bool keep_dims = false);
 /// Index (i64) of the first maximum along a dimension.
 Tensor argmax(const Tensor& x, std::int64_t dim, bool keep_dims = false);
-/// Undoes broadcasting: sums the dimensions in which `shape` has size 1 or none. x itself if nothing is to be done.
+/// Undoes broadcasting: sums the dimensions in which `shape` has size 1 or none. x itself if
+/// nothing is to be done.
 Tensor sum_to(const Tensor& x, const Shape& shape);
 /// The same, written to `out` (which must be of the wanted shape).
 void sum_to(const Tensor& x, const Tensor& out);
@@ -97,8 +104,8 @@ void sum_to(const Tensor& x, const Tensor& out);
 Shape reduced_shape(std::string_view op, const Shape& shape, const Dims& dims, bool keep_dims);
 
 // ---- matrix products
-/// [..., m, k] x [..., k, n], batch dimensions broadcast; 1-dimensional arguments as torch.matmul. Transposed operands are
-/// read in place.
+/// [..., m, k] x [..., k, n], batch dimensions broadcast; 1-dimensional arguments as torch.matmul.
+/// Transposed operands are read in place.
 Tensor matmul(const Tensor& a, const Tensor& b);
 /// out = a b for two matrices, overwriting out (contiguous).
 void matmul_into(const Tensor& out, const Tensor& a, const Tensor& b);
@@ -107,8 +114,8 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {}, bo
 
 // ---- shape
 Tensor cat(std::span<const Tensor> xs, std::int64_t dim);
-/// Constant padding; widths (last dim left, right, next-to-last left, right, ...), as torch.nn.functional.pad. Negative
-/// widths crop.
+/// Constant padding; widths (last dim left, right, next-to-last left, right, ...), as
+/// torch.nn.functional.pad. Negative widths crop.
 Tensor pad(const Tensor& x, const Dims& widths, double value = 0);
 
 // ---- rows
@@ -117,22 +124,28 @@ Tensor softmax_grad(const Tensor& y, const Tensor& grad, std::int64_t dim);
 Tensor log_softmax(const Tensor& x, std::int64_t dim);
 Tensor log_softmax_grad(const Tensor& y, const Tensor& grad, std::int64_t dim);
 
-/// Mean and 1 / sqrt(variance + eps) of each row, in the compute type (f32 for 16-bit values), kept for the gradient.
+/// Mean and 1 / sqrt(variance + eps) of each row, in the compute type (f32 for 16-bit values), kept
+/// for the gradient.
 struct LayerNorm {
   Tensor y, mean, rstd;
 };
-/// Rows are the last dimensions, which must equal `normalized`; weight and bias have that shape or are undefined.
-LayerNorm layer_norm(const Tensor& x, const Shape& normalized, const Tensor& weight, const Tensor& bias, double eps);
-Tensor layer_norm_grad_x(const Tensor& x, const Tensor& weight, const Tensor& mean, const Tensor& rstd,
-                         const Tensor& grad, const Shape& normalized);
-/// Sums over rows of grad * (x - mean) * rstd and of grad, written to those that are defined (contiguous).
-void layer_norm_grad_affine(const Tensor& x, const Tensor& mean, const Tensor& rstd, const Tensor& grad,
-                            const Shape& normalized, const Tensor& grad_weight, const Tensor& grad_bias);
+/// Rows are the last dimensions, which must equal `normalized`; weight and bias have that shape or
+/// are undefined.
+LayerNorm layer_norm(const Tensor& x, const Shape& normalized, const Tensor& weight,
+                     const Tensor& bias, double eps);
+Tensor layer_norm_grad_x(const Tensor& x, const Tensor& weight, const Tensor& mean,
+                         const Tensor& rstd, const Tensor& grad, const Shape& normalized);
+/// Sums over rows of grad * (x - mean) * rstd and of grad, written to those that are defined
+/// (contiguous).
+void layer_norm_grad_affine(const Tensor& x, const Tensor& mean, const Tensor& rstd,
+                            const Tensor& grad, const Shape& normalized, const Tensor& grad_weight,
+                            const Tensor& grad_bias);
 
 /// Rows of weight [rows, dim]; an index (i64) outside [0, rows) is an error that names it.
 Tensor embedding(const Tensor& indices, const Tensor& weight);
 /// Overwrites grad_weight with the sums of grad's rows by index, in the order of the indices.
-void embedding_grad(const Tensor& indices, const Tensor& grad, std::int64_t padding_index, const Tensor& grad_weight);
+void embedding_grad(const Tensor& indices, const Tensor& grad, std::int64_t padding_index,
+                    const Tensor& grad_weight);
 
 /// What a dropout mask is a function of. `current` reads the current rank's seed and step.
 struct DropoutKey {
@@ -141,8 +154,9 @@ struct DropoutKey {
   StepState state;
   static DropoutKey current(std::uint64_t site);
 };
-/// x / (1 - p) where the mask keeps it, else 0; the same function serves forward and backward. Dimension 0 is the batch:
-/// sample i is number state.first_sample + i, its elements are numbered in row-major order.
+/// x / (1 - p) where the mask keeps it, else 0; the same function serves forward and backward.
+/// Dimension 0 is the batch: sample i is number state.first_sample + i, its elements are numbered
+/// in row-major order.
 Tensor dropout(const Tensor& x, double p, const DropoutKey& key);
 
 // ---- losses
@@ -154,10 +168,13 @@ struct CrossEntropyOptions {
 };
 struct CrossEntropy {
   Tensor loss;   ///< [] or, unreduced, targets' shape
-  Tensor stats;  ///< [rows, 2]: log(sum(exp(logits))) in two parts, in the compute type, kept for the gradient
+  Tensor stats;  ///< [rows, 2]: log(sum(exp(logits))) in two parts, in the compute type, kept for
+                 ///< the gradient
 };
-/// logits [N, C, ...] (or [C]), targets i64 [N, ...] or class probabilities of logits' shape and dtype.
-CrossEntropy cross_entropy(const Tensor& logits, const Tensor& targets, const CrossEntropyOptions& options);
+/// logits [N, C, ...] (or [C]), targets i64 [N, ...] or class probabilities of logits' shape and
+/// dtype.
+CrossEntropy cross_entropy(const Tensor& logits, const Tensor& targets,
+                           const CrossEntropyOptions& options);
 Tensor cross_entropy_grad(const Tensor& logits, const Tensor& stats, const Tensor& targets,
                           const CrossEntropyOptions& options, const Tensor& grad);
 

@@ -13,11 +13,16 @@ using kernels::for_blocks;
 template <class F>
 decltype(auto) visit_compute(DType dtype, F&& f) {
   switch (dtype) {
-    case DType::f64: return f(Type<double>{});
-    case DType::i64: return f(Type<std::int64_t>{});
-    case DType::i32: return f(Type<std::int32_t>{});
-    case DType::u8: return f(Type<std::uint8_t>{});
-    default: return f(Type<float>{});
+    case DType::f64:
+      return f(Type<double>{});
+    case DType::i64:
+      return f(Type<std::int64_t>{});
+    case DType::i32:
+      return f(Type<std::int32_t>{});
+    case DType::u8:
+      return f(Type<std::uint8_t>{});
+    default:
+      return f(Type<float>{});
   }
 }
 
@@ -25,7 +30,8 @@ decltype(auto) visit_compute(DType dtype, F&& f) {
   fail("[{}] is not defined for {}; cast to a floating dtype first", op, name_of(dtype));
 }
 
-// The result of an elementwise op: in the memory order of the first dense argument that has the result's shape.
+// The result of an elementwise op: in the memory order of the first dense argument that has the
+// result's shape.
 Tensor result_like(const Shape& shape, DType dtype, std::initializer_list<const Tensor*> inputs) {
   Device device = kCpu;
   for (const Tensor* input : inputs)
@@ -36,11 +42,14 @@ Tensor result_like(const Shape& shape, DType dtype, std::initializer_list<const 
   return Tensor::empty_strided(shape, contiguous_strides(shape), dtype, device);
 }
 
-// A parameter of an op in its compute type; for integers through i64, since casting -1.0 to u8 is undefined.
+// A parameter of an op in its compute type; for integers through i64, since casting -1.0 to u8 is
+// undefined.
 template <class T>
 T parameter(double value) {
-  if constexpr (std::is_integral_v<T>) return static_cast<T>(static_cast<std::int64_t>(value));
-  else return static_cast<T>(value);
+  if constexpr (std::is_integral_v<T>)
+    return static_cast<T>(static_cast<std::int64_t>(value));
+  else
+    return static_cast<T>(value);
 }
 
 // Transcendental loops cost several times a copy.
@@ -58,15 +67,18 @@ Tensor unary(int op, const char* name, const Tensor& x, double a, double b) {
     if (loop == nullptr) no_loop(name, x.dtype());
     if (x.is_meta()) return;
     const T ta = parameter<T>(a), tb = parameter<T>(b);
-    for_blocks(y, {&x}, [&](const void* const* in, void* out, std::int64_t n) {
-      loop(static_cast<const T*>(in[0]), static_cast<T*>(out), n, ta, tb);
-    }, kCost);
+    for_blocks(
+        y, {&x},
+        [&](const void* const* in, void* out, std::int64_t n) {
+          loop(static_cast<const T*>(in[0]), static_cast<T*>(out), n, ta, tb);
+        },
+        kCost);
   });
   return y;
 }
 
-Tensor unary_grad(int op, const char* name, const Tensor& x, const Tensor& y, const Tensor& grad, double a,
-                  double b) {
+Tensor unary_grad(int op, const char* name, const Tensor& x, const Tensor& y, const Tensor& grad,
+                  double a, double b) {
   Tensor gx = result_like(grad.shape(), grad.dtype(), {&grad, &x, &y});
   visit_compute(grad.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
@@ -74,10 +86,13 @@ Tensor unary_grad(int op, const char* name, const Tensor& x, const Tensor& y, co
     if (loop == nullptr) no_loop(name, grad.dtype());
     if (grad.is_meta()) return;
     const T ta = parameter<T>(a), tb = parameter<T>(b);
-    for_blocks(gx, {&x, &y, &grad}, [&](const void* const* in, void* out, std::int64_t n) {
-      loop(static_cast<const T*>(in[0]), static_cast<const T*>(in[1]), static_cast<const T*>(in[2]),
-           static_cast<T*>(out), n, ta, tb);
-    }, kCost);
+    for_blocks(
+        gx, {&x, &y, &grad},
+        [&](const void* const* in, void* out, std::int64_t n) {
+          loop(static_cast<const T*>(in[0]), static_cast<const T*>(in[1]),
+               static_cast<const T*>(in[2]), static_cast<T*>(out), n, ta, tb);
+        },
+        kCost);
   });
   return gx;
 }
@@ -122,7 +137,8 @@ Tensor compare(int op, const char* name, const Tensor& a, const Tensor& b) {
     using T = typename decltype(type)::type;
     const auto loop = kernels::elementwise_kernels().loops<T>().compare[op];
     for_blocks(y, {&a, &b}, [&](const void* const* in, void* out, std::int64_t n) {
-      loop(static_cast<const T*>(in[0]), static_cast<const T*>(in[1]), static_cast<std::uint8_t*>(out), n);
+      loop(static_cast<const T*>(in[0]), static_cast<const T*>(in[1]),
+           static_cast<std::uint8_t*>(out), n);
     });
   });
   return y;
@@ -133,12 +149,14 @@ Tensor compare(int op, const char* name, const Tensor& a, const Tensor& b) {
 void add_(const Tensor& into, const Tensor& x) {
   check_same_dtype("add_", into, x);
   SG_CHECK(broadcast_shapes("add_", into.shape(), x.shape()) == into.shape(),
-           "[add_] {} does not broadcast to {}, which is changed in place", x.shape(), into.shape());
+           "[add_] {} does not broadcast to {}, which is changed in place", x.shape(),
+           into.shape());
   into.storage()->bump_version();
   if (into.is_meta()) return;
   visit_compute(into.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
-    const auto loop = kernels::elementwise_kernels().loops<T>().binary[ew::index_of<ew::Add, ew::Binary>];
+    const auto loop =
+        kernels::elementwise_kernels().loops<T>().binary[ew::index_of<ew::Add, ew::Binary>];
     for_blocks(into, {&into, &x}, [&](const void* const* in, void* out, std::int64_t n) {
       loop(static_cast<const T*>(in[0]), static_cast<const T*>(in[1]), static_cast<T*>(out), n);
     });
@@ -150,7 +168,8 @@ void mul_(const Tensor& into, double factor) {
   if (into.is_meta()) return;
   visit_compute(into.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
-    const auto loop = kernels::elementwise_kernels().loops<T>().unary[ew::index_of<ew::MulScalar, ew::Unary>];
+    const auto loop =
+        kernels::elementwise_kernels().loops<T>().unary[ew::index_of<ew::MulScalar, ew::Unary>];
     for_blocks(into, {&into}, [&](const void* const* in, void* out, std::int64_t n) {
       loop(static_cast<const T*>(in[0]), static_cast<T*>(out), n, parameter<T>(factor), T(0));
     });
@@ -159,9 +178,10 @@ void mul_(const Tensor& into, double factor) {
 
 Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
   check_same_dtype("where", a, b);
-  SG_CHECK(condition.dtype() == DType::u8, "[where] the condition must be u8, got {}", describe(condition));
-  SG_CHECK(condition.device() == a.device(), "[where] mixed devices: {} and {}", name_of(condition.device()),
-           name_of(a.device()));
+  SG_CHECK(condition.dtype() == DType::u8, "[where] the condition must be u8, got {}",
+           describe(condition));
+  SG_CHECK(condition.device() == a.device(), "[where] mixed devices: {} and {}",
+           name_of(condition.device()), name_of(a.device()));
   const Shape shape =
       broadcast_shapes("where", broadcast_shapes("where", condition.shape(), a.shape()), b.shape());
   Tensor y = result_like(shape, a.dtype(), {&a, &b, &condition});
@@ -170,8 +190,8 @@ Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
     using T = typename decltype(type)::type;
     const auto loop = kernels::elementwise_kernels().loops<T>().select;
     for_blocks(y, {&condition, &a, &b}, [&](const void* const* in, void* out, std::int64_t n) {
-      loop(static_cast<const std::uint8_t*>(in[0]), static_cast<const T*>(in[1]), static_cast<const T*>(in[2]),
-           static_cast<T*>(out), n);
+      loop(static_cast<const std::uint8_t*>(in[0]), static_cast<const T*>(in[1]),
+           static_cast<const T*>(in[2]), static_cast<T*>(out), n);
     });
   });
   return y;

@@ -13,14 +13,18 @@ using kernels::is_half;
 
 template <class T>
 const kernels::RowLoops<T>& loops_of() {
-  if constexpr (std::is_same_v<T, float>) return kernels::row_kernels().f32;
-  else return kernels::row_kernels().f64;
+  if constexpr (std::is_same_v<T, float>)
+    return kernels::row_kernels().f32;
+  else
+    return kernels::row_kernels().f64;
 }
 
 template <class F>
 void visit_wide(DType dtype, F&& f) {
-  if (dtype == DType::f64) f(Type<double>{});
-  else f(Type<float>{});
+  if (dtype == DType::f64)
+    f(Type<double>{});
+  else
+    f(Type<float>{});
 }
 
 // Classes last.
@@ -46,10 +50,12 @@ struct Problem {
 
 Problem check_problem(const Tensor& logits, const Tensor& targets, double label_smoothing) {
   Problem p;
-  SG_CHECK(is_floating(logits.dtype()), "[cross_entropy] logits must be floating, got {}", describe(logits));
-  SG_CHECK(logits.dim_count() >= 1, "[cross_entropy] logits need a dimension of classes, got shape {}", logits.shape());
-  SG_CHECK(label_smoothing >= 0 && label_smoothing <= 1, "[cross_entropy] label smoothing must lie in [0, 1], got {}",
-           label_smoothing);
+  SG_CHECK(is_floating(logits.dtype()), "[cross_entropy] logits must be floating, got {}",
+           describe(logits));
+  SG_CHECK(logits.dim_count() >= 1,
+           "[cross_entropy] logits need a dimension of classes, got shape {}", logits.shape());
+  SG_CHECK(label_smoothing >= 0 && label_smoothing <= 1,
+           "[cross_entropy] label smoothing must lie in [0, 1], got {}", label_smoothing);
   const Shape& s = logits.shape();
   const int class_dim = s.size() == 1 ? 0 : 1;
   p.classes = s[class_dim];
@@ -63,12 +69,15 @@ Problem check_problem(const Tensor& logits, const Tensor& targets, double label_
            name_of(logits.device()), name_of(targets.device()));
   if (p.soft) {
     SG_CHECK(targets.shape() == s && targets.dtype() == logits.dtype(),
-             "[cross_entropy] class probabilities {} must be as the logits {}", describe(targets), describe(logits));
+             "[cross_entropy] class probabilities {} must be as the logits {}", describe(targets),
+             describe(logits));
   } else {
-    SG_CHECK(targets.dtype() == DType::i64, "[cross_entropy] targets must be i64 or class probabilities, got {}",
+    SG_CHECK(targets.dtype() == DType::i64,
+             "[cross_entropy] targets must be i64 or class probabilities, got {}",
              describe(targets));
-    SG_CHECK(targets.shape() == p.loss_shape, "[cross_entropy] targets {} do not fit logits {}: expected {}",
-             targets.shape(), s, p.loss_shape);
+    SG_CHECK(targets.shape() == p.loss_shape,
+             "[cross_entropy] targets {} do not fit logits {}: expected {}", targets.shape(), s,
+             p.loss_shape);
   }
   return p;
 }
@@ -84,7 +93,8 @@ std::int64_t row_grain(std::int64_t n) { return std::max<std::int64_t>((1 << 12)
 
 }  // namespace
 
-CrossEntropy cross_entropy(const Tensor& logits, const Tensor& targets, const CrossEntropyOptions& options) {
+CrossEntropy cross_entropy(const Tensor& logits, const Tensor& targets,
+                           const CrossEntropyOptions& options) {
   const Problem p = check_problem(logits, targets, options.label_smoothing);
   const Device device = logits.device();
   const bool reduced = options.reduction != LossReduction::none;
@@ -98,12 +108,18 @@ CrossEntropy cross_entropy(const Tensor& logits, const Tensor& targets, const Cr
       SG_CHECK((at[i] >= 0 && at[i] < p.classes) || at[i] == options.ignore_index,
                "[cross_entropy] target {} at index {} is outside [0, {})", at[i], i, p.classes);
   }
-  const Tensor each = !reduced && logits.dtype() == p.wide ? result.loss : Tensor::empty(p.loss_shape, p.wide, device);
+  const Tensor each = !reduced && logits.dtype() == p.wide
+                          ? result.loss
+                          : Tensor::empty(p.loss_shape, p.wide, device);
   visit_wide(p.wide, [&](auto type) {
     using T = typename decltype(type)::type;
-    const CrossEntropyRows<T> rows{x.data<T>(), p.soft ? nullptr : t.data<std::int64_t>(),
-                                   p.soft ? t.data<T>() : nullptr, result.stats.data<T>(), p.classes,
-                                   options.ignore_index, static_cast<T>(options.label_smoothing)};
+    const CrossEntropyRows<T> rows{x.data<T>(),
+                                   p.soft ? nullptr : t.data<std::int64_t>(),
+                                   p.soft ? t.data<T>() : nullptr,
+                                   result.stats.data<T>(),
+                                   p.classes,
+                                   options.ignore_index,
+                                   static_cast<T>(options.label_smoothing)};
     T* loss = each.data<T>();
     parallel_for(p.rows, row_grain(p.classes), [&](std::int64_t begin, std::int64_t end) {
       loops_of<T>().cross_entropy(rows, begin, end, loss);
@@ -131,9 +147,13 @@ Tensor cross_entropy_grad(const Tensor& logits, const Tensor& stats, const Tenso
     const Tensor wide_grad = grad.to(p.wide).contiguous();
     visit_wide(p.wide, [&](auto type) {
       using T = typename decltype(type)::type;
-      const CrossEntropyRows<T> rows{x.data<T>(), p.soft ? nullptr : t.data<std::int64_t>(),
-                                     p.soft ? t.data<T>() : nullptr, stats.data<T>(), p.classes,
-                                     options.ignore_index, static_cast<T>(options.label_smoothing)};
+      const CrossEntropyRows<T> rows{x.data<T>(),
+                                     p.soft ? nullptr : t.data<std::int64_t>(),
+                                     p.soft ? t.data<T>() : nullptr,
+                                     stats.data<T>(),
+                                     p.classes,
+                                     options.ignore_index,
+                                     static_cast<T>(options.label_smoothing)};
       const bool each = options.reduction == LossReduction::none;
       T one = each ? T(0) : wide_grad.data<T>()[0];
       if (options.reduction == LossReduction::mean)

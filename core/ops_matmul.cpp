@@ -16,11 +16,14 @@ using kernels::MatrixView;
 
 template <class T>
 const kernels::MatmulLoops<T>& loops_of() {
-  if constexpr (std::is_same_v<T, float>) return kernels::matmul_kernels().f32;
-  else return kernels::matmul_kernels().f64;
+  if constexpr (std::is_same_v<T, float>)
+    return kernels::matmul_kernels().f32;
+  else
+    return kernels::matmul_kernels().f64;
 }
 
-// Memory for the packed panels of `count` threads, allocated by the rank's own thread; small ones are on its stack.
+// Memory for the packed panels of `count` threads, allocated by the rank's own thread; small ones
+// are on its stack.
 class Scratch {
  public:
   Scratch(std::int64_t bytes, std::int64_t count) : bytes_((bytes + 63) / 64 * 64) {
@@ -46,8 +49,8 @@ constexpr std::int64_t kGrain = 1 << 18;
 
 // Ours, in parallel over the longer side.
 template <class T>
-void multiply_own(std::int64_t m, std::int64_t n, std::int64_t k, MatrixView<T> a, MatrixView<T> b, T* c,
-                  std::int64_t ldc) {
+void multiply_own(std::int64_t m, std::int64_t n, std::int64_t k, MatrixView<T> a, MatrixView<T> b,
+                  T* c, std::int64_t ldc) {
   const auto& loops = loops_of<T>();
   const bool by_rows = m >= n;
   const std::int64_t unit = by_rows ? loops.block_rows : loops.block_columns;
@@ -62,34 +65,37 @@ void multiply_own(std::int64_t m, std::int64_t n, std::int64_t k, MatrixView<T> 
       const std::int64_t end = std::min(units * (part + 1) / parts * unit, length);
       if (begin >= end) continue;
       if (by_rows)
-        loops.multiply(end - begin, n, k, {a.data + begin * a.row, a.row, a.column}, b, c + begin * ldc, ldc,
-                       scratch.part(part));
+        loops.multiply(end - begin, n, k, {a.data + begin * a.row, a.row, a.column}, b,
+                       c + begin * ldc, ldc, scratch.part(part));
       else
-        loops.multiply(m, end - begin, k, a, {b.data + begin * b.column, b.row, b.column}, c + begin, ldc,
-                       scratch.part(part));
+        loops.multiply(m, end - begin, k, a, {b.data + begin * b.column, b.row, b.column},
+                       c + begin, ldc, scratch.part(part));
     }
   });
 }
 
 #if SG_ONEDNN
-// oneDNN's call costs less than 1 µs: it serves products of every size. It takes the number of threads from OpenMP.
-void multiply_onednn(std::int64_t m, std::int64_t n, std::int64_t k, MatrixView<float> a, MatrixView<float> b,
-                     float* c, std::int64_t ldc) {
+// oneDNN's call costs less than 1 µs: it serves products of every size. It takes the number of
+// threads from OpenMP.
+void multiply_onednn(std::int64_t m, std::int64_t n, std::int64_t k, MatrixView<float> a,
+                     MatrixView<float> b, float* c, std::int64_t ldc) {
 #if SG_OPENMP
-  if (!omp_in_parallel() && omp_get_max_threads() != current_rank().threads) omp_set_num_threads(current_rank().threads);
+  if (!omp_in_parallel() && omp_get_max_threads() != current_rank().threads)
+    omp_set_num_threads(current_rank().threads);
 #endif
   const bool at = a.column != 1, bt = b.column != 1;
-  const dnnl_status_t status = dnnl_sgemm(at ? 'T' : 'N', bt ? 'T' : 'N', m, n, k, 1.0f, a.data, at ? a.column : a.row,
-                                          b.data, bt ? b.column : b.row, 0.0f, c, ldc);
-  SG_CHECK(status == dnnl_success, "[matmul] oneDNN refused [{}, {}] x [{}, {}]: status {}", m, k, k, n,
-           static_cast<int>(status));
+  const dnnl_status_t status =
+      dnnl_sgemm(at ? 'T' : 'N', bt ? 'T' : 'N', m, n, k, 1.0f, a.data, at ? a.column : a.row,
+                 b.data, bt ? b.column : b.row, 0.0f, c, ldc);
+  SG_CHECK(status == dnnl_success, "[matmul] oneDNN refused [{}, {}] x [{}, {}]: status {}", m, k,
+           k, n, static_cast<int>(status));
 }
 #endif
 
 // c (m x n, rows ldc apart) = a b. Which kernel serves depends on the sizes alone.
 template <class T>
-void multiply(std::int64_t m, std::int64_t n, std::int64_t k, MatrixView<T> a, MatrixView<T> b, T* c,
-              std::int64_t ldc) {
+void multiply(std::int64_t m, std::int64_t n, std::int64_t k, MatrixView<T> a, MatrixView<T> b,
+              T* c, std::int64_t ldc) {
   if (m == 0 || n == 0) return;
   if (k == 0) {
     for (std::int64_t i = 0; i < m; ++i) std::fill(c + i * ldc, c + i * ldc + n, T(0));
@@ -103,8 +109,8 @@ void multiply(std::int64_t m, std::int64_t n, std::int64_t k, MatrixView<T> a, M
 
 // The same on one thread of a parallel region.
 template <class T>
-void multiply_serial(std::int64_t m, std::int64_t n, std::int64_t k, MatrixView<T> a, MatrixView<T> b, T* c,
-                     std::int64_t ldc, void* scratch) {
+void multiply_serial(std::int64_t m, std::int64_t n, std::int64_t k, MatrixView<T> a,
+                     MatrixView<T> b, T* c, std::int64_t ldc, void* scratch) {
 #if SG_ONEDNN
   static_cast<void>(scratch);
   if constexpr (std::is_same_v<T, float>) return multiply_onednn(m, n, k, a, b, c, ldc);
@@ -112,8 +118,8 @@ void multiply_serial(std::int64_t m, std::int64_t n, std::int64_t k, MatrixView<
   loops_of<T>().multiply(m, n, k, a, b, c, ldc, scratch);
 }
 
-// The last two dimensions of `t` in a form that the kernels read (one stride 1, the other no less than that side's
-// size), copied if its strides are otherwise.
+// The last two dimensions of `t` in a form that the kernels read (one stride 1, the other no less
+// than that side's size), copied if its strides are otherwise.
 Tensor as_matrices(const Tensor& t) {
   const int d = t.dim_count();
   const std::int64_t rows = t.shape()[d - 2], columns = t.shape()[d - 1];
@@ -129,9 +135,12 @@ MatrixView<T> view_of(const Tensor& t) {
   const std::int64_t rows = t.shape()[d - 2], columns = t.shape()[d - 1];
   std::int64_t rs = t.strides()[d - 2], cs = t.strides()[d - 1];
   // Strides of sides of size 1 mean nothing: given such that the other side's stride decides.
-  if (rows == 1 && columns == 1) rs = cs = 1;
-  else if (rows == 1) rs = cs == 1 ? columns : 1;
-  else if (columns == 1) cs = rs == 1 ? rows : 1;
+  if (rows == 1 && columns == 1)
+    rs = cs = 1;
+  else if (rows == 1)
+    rs = cs == 1 ? columns : 1;
+  else if (columns == 1)
+    cs = rs == 1 ? rows : 1;
   return {t.data<T>(), rs, cs};
 }
 
@@ -187,23 +196,27 @@ void multiply_tensors(const Tensor& out, const Tensor& a, const Tensor& b) {
     out.copy_from(wide);
     return;
   }
-  if (out.dtype() == DType::f64) multiply_batches<double>(out, as_matrices(a), as_matrices(b));
-  else multiply_batches<float>(out, as_matrices(a), as_matrices(b));
+  if (out.dtype() == DType::f64)
+    multiply_batches<double>(out, as_matrices(a), as_matrices(b));
+  else
+    multiply_batches<float>(out, as_matrices(a), as_matrices(b));
 }
 
 void check_factors(const Tensor& a, const Tensor& b) {
   check_same_dtype("matmul", a, b);
-  SG_CHECK(is_floating(a.dtype()), "[matmul] needs a floating dtype, got {}; cast it first", describe(a));
-  SG_CHECK(a.dim_count() > 0 && b.dim_count() > 0, "[matmul] needs at least one dimension: {} x {}", a.shape(),
-           b.shape());
+  SG_CHECK(is_floating(a.dtype()), "[matmul] needs a floating dtype, got {}; cast it first",
+           describe(a));
+  SG_CHECK(a.dim_count() > 0 && b.dim_count() > 0, "[matmul] needs at least one dimension: {} x {}",
+           a.shape(), b.shape());
 }
 
 }  // namespace
 
 void matmul_into(const Tensor& out, const Tensor& a, const Tensor& b) {
   check_factors(a, b);
-  SG_CHECK(a.dim_count() == 2 && b.dim_count() == 2 && out.dim_count() == 2 && a.shape()[1] == b.shape()[0] &&
-               out.shape()[0] == a.shape()[0] && out.shape()[1] == b.shape()[1],
+  SG_CHECK(a.dim_count() == 2 && b.dim_count() == 2 && out.dim_count() == 2 &&
+               a.shape()[1] == b.shape()[0] && out.shape()[0] == a.shape()[0] &&
+               out.shape()[1] == b.shape()[1],
            "[matmul] {} x {} does not give {}", a.shape(), b.shape(), out.shape());
   check_same_dtype("matmul", a, out);
   SG_CHECK(out.is_contiguous(), "[matmul] the result {} must be contiguous", out.shape());
@@ -213,7 +226,8 @@ void matmul_into(const Tensor& out, const Tensor& a, const Tensor& b) {
 Tensor matmul(const Tensor& a, const Tensor& b) {
   check_factors(a, b);
   if (a.dim_count() == 1 || b.dim_count() == 1) {
-    const Tensor y = matmul(a.dim_count() == 1 ? a.unsqueeze(0) : a, b.dim_count() == 1 ? b.unsqueeze(1) : b);
+    const Tensor y =
+        matmul(a.dim_count() == 1 ? a.unsqueeze(0) : a, b.dim_count() == 1 ? b.unsqueeze(1) : b);
     const Tensor rows = b.dim_count() == 1 ? y.squeeze(-1) : y;
     return a.dim_count() == 1 ? rows.squeeze(b.dim_count() == 1 ? -1 : -2) : rows;
   }
@@ -249,7 +263,8 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, bool re
   const std::int64_t in = weight.shape()[1], out = weight.shape()[0];
   if (bias.defined()) {
     check_same_dtype("linear", x, bias);
-    SG_CHECK(bias.shape() == Shape{out}, "[linear] the bias {} does not fit the weight {} (out, in)", bias.shape(),
+    SG_CHECK(bias.shape() == Shape{out},
+             "[linear] the bias {} does not fit the weight {} (out, in)", bias.shape(),
              weight.shape());
   }
   Shape shape = x.shape();
@@ -258,7 +273,8 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, bool re
   const Tensor y = Tensor::empty({rows, out}, x.dtype(), x.device());
   if (!y.is_meta() && y.numel() > 0) {
     if (kernels::is_half(x.dtype())) {
-      const Tensor wide = linear(x.to(DType::f32), weight.to(DType::f32), bias.defined() ? bias.to(DType::f32) : bias, relu);
+      const Tensor wide = linear(x.to(DType::f32), weight.to(DType::f32),
+                                 bias.defined() ? bias.to(DType::f32) : bias, relu);
       y.copy_from(wide.reshape({rows, out}));
     } else {
       matmul_into(y, x.reshape({rows, in}), weight.transpose(0, 1));
@@ -269,9 +285,10 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, bool re
             const Tensor b = bias.defined() ? bias.contiguous() : bias;
             const T* from = b.defined() ? b.data<T>() : nullptr;
             T* to = y.data<T>();
-            parallel_for(rows, std::max<std::int64_t>((1 << 15) / out, 1), [&](std::int64_t begin, std::int64_t end) {
-              loops_of<T>().add_bias(to + begin * out, from, end - begin, out, relu);
-            });
+            parallel_for(rows, std::max<std::int64_t>((1 << 15) / out, 1),
+                         [&](std::int64_t begin, std::int64_t end) {
+                           loops_of<T>().add_bias(to + begin * out, from, end - begin, out, relu);
+                         });
           }
         });
       }

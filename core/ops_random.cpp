@@ -14,18 +14,22 @@ DropoutKey DropoutKey::current(std::uint64_t site) {
 
 Tensor dropout(const Tensor& x, double p, const DropoutKey& key) {
   SG_CHECK(p >= 0 && p <= 1, "[dropout] the probability must lie in [0, 1], got {}", p);
-  SG_CHECK(is_floating(x.dtype()), "[dropout] needs a floating dtype, got {}; cast it first", describe(x));
+  SG_CHECK(is_floating(x.dtype()), "[dropout] needs a floating dtype, got {}; cast it first",
+           describe(x));
   if (p == 1) return mul(x, 0.0);
-  // Elements are numbered in row-major order whatever the strides: a mask of its own where those differ.
+  // Elements are numbered in row-major order whatever the strides: a mask of its own where those
+  // differ.
   if (!x.is_contiguous() || (x.dtype() != DType::f32 && x.dtype() != DType::f64)) {
-    const Tensor ones = Tensor::empty(x.shape(), x.dtype() == DType::f64 ? DType::f64 : DType::f32, x.device());
+    const Tensor ones =
+        Tensor::empty(x.shape(), x.dtype() == DType::f64 ? DType::f64 : DType::f32, x.device());
     if (!x.is_meta()) ones.fill(1);
     return mul(x, dropout(ones, p, key).to(x.dtype()));
   }
   Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
   if (x.is_meta() || x.numel() == 0) return y;
   const std::int64_t samples = x.dim_count() > 0 ? x.shape()[0] : 1, n = x.numel() / samples;
-  const std::uint64_t stream = mix_keys(mix_keys(key.seed, key.site), static_cast<std::uint64_t>(key.state.step));
+  const std::uint64_t stream =
+      mix_keys(mix_keys(key.seed, key.site), static_cast<std::uint64_t>(key.state.step));
   const double threshold = std::min(p * 4294967296.0, 4294967295.0);
   const kernels::DropoutMask mask{stream, static_cast<std::uint32_t>(threshold), 1.0 / (1.0 - p)};
   // Units are samples, or pieces of one: counters count four elements.
@@ -36,17 +40,21 @@ Tensor dropout(const Tensor& x, double p, const DropoutKey& key) {
     if constexpr (std::is_same_v<T, float> || std::is_same_v<T, double>) {
       const T* from = x.data<T>();
       T* to = y.data<T>();
-      parallel_for(samples * pieces, std::max<std::int64_t>(kPiece / n, 1), [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t unit = begin; unit < end; ++unit) {
-          const std::int64_t sample = unit / pieces, start = unit % pieces * kPiece;
-          const std::int64_t count = std::min(kPiece, n - start), place = sample * n + start;
-          const auto number = static_cast<std::uint64_t>(key.state.first_sample + sample);
-          if constexpr (std::is_same_v<T, float>)
-            kernels::random_kernels().dropout_f32(from + place, to + place, count, start, number, mask);
-          else
-            kernels::random_kernels().dropout_f64(from + place, to + place, count, start, number, mask);
-        }
-      });
+      parallel_for(
+          samples * pieces, std::max<std::int64_t>(kPiece / n, 1),
+          [&](std::int64_t begin, std::int64_t end) {
+            for (std::int64_t unit = begin; unit < end; ++unit) {
+              const std::int64_t sample = unit / pieces, start = unit % pieces * kPiece;
+              const std::int64_t count = std::min(kPiece, n - start), place = sample * n + start;
+              const auto number = static_cast<std::uint64_t>(key.state.first_sample + sample);
+              if constexpr (std::is_same_v<T, float>)
+                kernels::random_kernels().dropout_f32(from + place, to + place, count, start,
+                                                      number, mask);
+              else
+                kernels::random_kernels().dropout_f64(from + place, to + place, count, start,
+                                                      number, mask);
+            }
+          });
     }
   });
   return y;

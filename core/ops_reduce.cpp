@@ -1,6 +1,7 @@
-// Reductions over any set of dimensions of any layout. Dimensions are sorted by stride and split into kept and reduced
-// ones; then the innermost is either reduced (rows are folded) or kept (rows are folded onto each other). Long
-// reductions are cut into pieces of a fixed size, whose results are folded in order: the thread count changes no bit.
+// Reductions over any set of dimensions of any layout. Dimensions are sorted by stride and split
+// into kept and reduced ones; then the innermost is either reduced (rows are folded) or kept (rows
+// are folded onto each other). Long reductions are cut into pieces of a fixed size, whose results
+// are folded in order: the thread count changes no bit.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -61,7 +62,8 @@ struct Loops {
 
 struct Plan {
   Loops kept, reduced;
-  bool inner_reduced = false;  // the dimension of stride 1 is the last one of `reduced`, else of `kept`
+  bool inner_reduced =
+      false;  // the dimension of stride 1 is the last one of `reduced`, else of `kept`
 };
 
 // Needs a dimension of stride 1 (or a single element).
@@ -69,12 +71,15 @@ Plan make_plan(const Tensor& x, const bool* is_reduced, const Strides& out_strid
   int order[Dims::kCapacity], used = 0;
   for (int i = 0; i < x.dim_count(); ++i)
     if (x.shape()[i] != 1) order[used++] = i;
-  std::stable_sort(order, order + used, [&](int a, int b) { return x.strides()[a] > x.strides()[b]; });
+  std::stable_sort(order, order + used,
+                   [&](int a, int b) { return x.strides()[a] > x.strides()[b]; });
   Plan plan;
   for (int k = 0; k < used; ++k) {
     const int i = order[k];
-    if (is_reduced[i]) plan.reduced.append(x.shape()[i], x.strides()[i], 0);
-    else plan.kept.append(x.shape()[i], x.strides()[i], out_strides[i]);
+    if (is_reduced[i])
+      plan.reduced.append(x.shape()[i], x.strides()[i], 0);
+    else
+      plan.kept.append(x.shape()[i], x.strides()[i], out_strides[i]);
   }
   if (used > 0) plan.inner_reduced = is_reduced[order[used - 1]];
   return plan;
@@ -82,11 +87,14 @@ Plan make_plan(const Tensor& x, const bool* is_reduced, const Strides& out_strid
 
 template <class T>
 const kernels::ReduceLoops<T>& loops_of() {
-  if constexpr (std::is_same_v<T, float>) return kernels::reduce_kernels().f32;
-  else return kernels::reduce_kernels().f64;
+  if constexpr (std::is_same_v<T, float>)
+    return kernels::reduce_kernels().f32;
+  else
+    return kernels::reduce_kernels().f64;
 }
 
-// Each output is the fold of rows of `row` values; pieces cut across rows, or within one if they are long.
+// Each output is the fold of rows of `row` values; pieces cut across rows, or within one if they
+// are long.
 template <class T>
 void reduce_rows(const Plan& plan, Fold fold, const T* x, T* out, double divisor) {
   const auto loop = loops_of<T>().row[static_cast<int>(fold)];
@@ -103,29 +111,32 @@ void reduce_rows(const Plan& plan, Fold fold, const T* x, T* out, double divisor
     out[t] = static_cast<T>(value / divisor);
   };
   const std::int64_t cost = std::max<std::int64_t>(rows * row / pieces, 1);
-  parallel_for(outputs * pieces, std::max<std::int64_t>(kPiece / cost, 1), [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t unit = begin; unit < end; ++unit) {
-      const std::int64_t output = unit / pieces, piece = unit % pieces;
-      std::int64_t base, t;
-      plan.kept.locate(output, base, t);
-      double value = identity(fold);
-      if (cuts > 1) {
-        std::int64_t f;
-        outer.locate(piece / cuts, f, t);
-        const std::int64_t start = piece % cuts * kPiece;
-        value = loop(x + base + f + start, std::min(kPiece, row - start), value);
-      } else {
-        const std::int64_t last = std::min(rows, (piece + 1) * rows_a_piece);
-        for (std::int64_t r = piece * rows_a_piece; r < last; ++r) {
-          std::int64_t f;
-          outer.locate(r, f, t);
-          value = loop(x + base + f, row, value);
-        }
-      }
-      if (pieces > 1) partial[static_cast<std::size_t>(unit)] = value;
-      else write(output, value);
-    }
-  });
+  parallel_for(outputs * pieces, std::max<std::int64_t>(kPiece / cost, 1),
+               [&](std::int64_t begin, std::int64_t end) {
+                 for (std::int64_t unit = begin; unit < end; ++unit) {
+                   const std::int64_t output = unit / pieces, piece = unit % pieces;
+                   std::int64_t base, t;
+                   plan.kept.locate(output, base, t);
+                   double value = identity(fold);
+                   if (cuts > 1) {
+                     std::int64_t f;
+                     outer.locate(piece / cuts, f, t);
+                     const std::int64_t start = piece % cuts * kPiece;
+                     value = loop(x + base + f + start, std::min(kPiece, row - start), value);
+                   } else {
+                     const std::int64_t last = std::min(rows, (piece + 1) * rows_a_piece);
+                     for (std::int64_t r = piece * rows_a_piece; r < last; ++r) {
+                       std::int64_t f;
+                       outer.locate(r, f, t);
+                       value = loop(x + base + f, row, value);
+                     }
+                   }
+                   if (pieces > 1)
+                     partial[static_cast<std::size_t>(unit)] = value;
+                   else
+                     write(output, value);
+                 }
+               });
   if (pieces == 1) return;
   for (std::int64_t output = 0; output < outputs; ++output) {
     double value = identity(fold);
@@ -151,35 +162,40 @@ void reduce_columns(const Plan& plan, Fold fold, const T* x, T* out, double divi
   if (plain && width < 32 && stride == width) group = std::min<std::int64_t>(64 / width, rows);
   const std::int64_t wide = width * group, wide_rows = rows / group, rest = rows % group;
   const std::int64_t rows_a_piece = std::max<std::int64_t>(kPiece / wide, 64);
-  const std::int64_t pieces = std::max<std::int64_t>((wide_rows + rows_a_piece - 1) / rows_a_piece, 1);
+  const std::int64_t pieces =
+      std::max<std::int64_t>((wide_rows + rows_a_piece - 1) / rows_a_piece, 1);
   const std::int64_t blocks = (wide + kColumns - 1) / kColumns;
   const std::int64_t outers = outer.total();
   std::vector<double> partial(static_cast<std::size_t>(outers * pieces * wide), identity(fold));
   const std::int64_t cost = std::min(rows_a_piece, wide_rows + 1) * std::min(wide, kColumns);
-  parallel_for(outers * pieces * blocks, std::max<std::int64_t>(kPiece / cost, 1),
-               [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t unit = begin; unit < end; ++unit) {
-      const std::int64_t block = unit % blocks, piece = unit / blocks % pieces, o = unit / blocks / pieces;
-      std::int64_t base, t;
-      outer.locate(o, base, t);
-      const std::int64_t column = block * kColumns, n = std::min(kColumns, wide - column);
-      double* sums = partial.data() + (o * pieces + piece) * wide + column;
-      const std::int64_t first = piece * rows_a_piece, last = std::min(wide_rows, first + rows_a_piece);
-      if (plain) {
-        loop(x + base + first * group * stride + column, group * stride, last - first, n, sums);
-        continue;
-      }
-      for (std::int64_t r = first; r < last;) {
-        std::int64_t f;
-        reduced.locate(r, f, t);
-        // Rows up to the end of the innermost reduced dimension have one stride.
-        const int inner = reduced.count - 1;
-        const std::int64_t run = std::min(last - r, reduced.size[inner] - r % reduced.size[inner]);
-        loop(x + base + f + column, reduced.from[inner], run, n, sums);
-        r += run;
-      }
-    }
-  });
+  parallel_for(
+      outers * pieces * blocks, std::max<std::int64_t>(kPiece / cost, 1),
+      [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t unit = begin; unit < end; ++unit) {
+          const std::int64_t block = unit % blocks, piece = unit / blocks % pieces,
+                             o = unit / blocks / pieces;
+          std::int64_t base, t;
+          outer.locate(o, base, t);
+          const std::int64_t column = block * kColumns, n = std::min(kColumns, wide - column);
+          double* sums = partial.data() + (o * pieces + piece) * wide + column;
+          const std::int64_t first = piece * rows_a_piece,
+                             last = std::min(wide_rows, first + rows_a_piece);
+          if (plain) {
+            loop(x + base + first * group * stride + column, group * stride, last - first, n, sums);
+            continue;
+          }
+          for (std::int64_t r = first; r < last;) {
+            std::int64_t f;
+            reduced.locate(r, f, t);
+            // Rows up to the end of the innermost reduced dimension have one stride.
+            const int inner = reduced.count - 1;
+            const std::int64_t run =
+                std::min(last - r, reduced.size[inner] - r % reduced.size[inner]);
+            loop(x + base + f + column, reduced.from[inner], run, n, sums);
+            r += run;
+          }
+        }
+      });
   for (std::int64_t o = 0; o < outers; ++o) {
     std::int64_t base, t;
     outer.locate(o, base, t);
@@ -187,18 +203,20 @@ void reduce_columns(const Plan& plan, Fold fold, const T* x, T* out, double divi
     for (std::int64_t p = 1; p < pieces; ++p)
       for (std::int64_t j = 0; j < wide; ++j) sums[j] = combine(fold, sums[j], sums[p * wide + j]);
     for (std::int64_t g = 1; g < group; ++g)
-      for (std::int64_t j = 0; j < width; ++j) sums[j] = combine(fold, sums[j], sums[g * width + j]);
+      for (std::int64_t j = 0; j < width; ++j)
+        sums[j] = combine(fold, sums[j], sums[g * width + j]);
     for (std::int64_t r = rows - rest; r < rows; ++r)
       for (std::int64_t j = 0; j < width; ++j)
         sums[j] = combine(fold, sums[j], static_cast<double>(x[base + r * stride + j]));
-    for (std::int64_t j = 0; j < width; ++j) out[t + j * out_stride] = static_cast<T>(sums[j] / divisor);
+    for (std::int64_t j = 0; j < width; ++j)
+      out[t + j * out_stride] = static_cast<T>(sums[j] / divisor);
   }
 }
 
 // `out_strides` are those of the result for x's dimensions (0 for reduced ones).
 template <class T>
-void reduce_floating(const Tensor& x, const bool* is_reduced, Fold fold, double divisor, const Tensor& out,
-                     const Strides& out_strides) {
+void reduce_floating(const Tensor& x, const bool* is_reduced, Fold fold, double divisor,
+                     const Tensor& out, const Strides& out_strides) {
   const Plan plan = make_plan(x, is_reduced, out_strides);
   if (plan.inner_reduced || plan.kept.count == 0)
     reduce_rows(plan, fold, x.data<T>(), out.data<T>(), divisor);
@@ -237,7 +255,7 @@ void reduce_integers(const Tensor& x, const bool* is_reduced, Fold fold, const T
     R value = fold == Fold::sum ? R(0) : static_cast<R>(in[0]);
     for (std::int64_t i = 0; i < n; ++i) {
       const R next = static_cast<R>(in[i]);
-      value = fold == Fold::sum ? static_cast<R>(value + next)
+      value = fold == Fold::sum   ? static_cast<R>(value + next)
               : fold == Fold::max ? std::max(value, next)
                                   : std::min(value, next);
     }
@@ -255,15 +273,17 @@ void mark_reduced(std::string_view op, int rank, const Dims& dims, bool* is_redu
 }
 
 // Writes the fold of `x` over the marked dimensions to `out`, which is contiguous.
-void reduce_into(std::string_view op, const Tensor& x, const bool* is_reduced, Fold fold, double divisor,
-                 const Tensor& out) {
+void reduce_into(std::string_view op, const Tensor& x, const bool* is_reduced, Fold fold,
+                 double divisor, const Tensor& out) {
   if (x.is_meta() || out.numel() == 0) return;
   if (!is_floating(x.dtype())) {
     visit(x.dtype(), [&](auto type) {
       using T = typename decltype(type)::type;
       if constexpr (std::is_integral_v<T>) {
-        if (fold == Fold::sum) reduce_integers<T, std::int64_t>(x, is_reduced, fold, out);
-        else reduce_integers<T, T>(x, is_reduced, fold, out);
+        if (fold == Fold::sum)
+          reduce_integers<T, std::int64_t>(x, is_reduced, fold, out);
+        else
+          reduce_integers<T, T>(x, is_reduced, fold, out);
       }
     });
     return;
@@ -287,21 +307,26 @@ void reduce_into(std::string_view op, const Tensor& x, const bool* is_reduced, F
     strides[i] = next;
     next *= x.shape()[i];
   }
-  if (x.dtype() == DType::f64) reduce_floating<double>(source, is_reduced, fold, divisor, out, strides);
-  else reduce_floating<float>(source, is_reduced, fold, divisor, out, strides);
+  if (x.dtype() == DType::f64)
+    reduce_floating<double>(source, is_reduced, fold, divisor, out, strides);
+  else
+    reduce_floating<float>(source, is_reduced, fold, divisor, out, strides);
 }
 
-Tensor reduce(std::string_view op, const Tensor& x, const Dims& dims, bool keep_dims, Fold fold, bool mean) {
+Tensor reduce(std::string_view op, const Tensor& x, const Dims& dims, bool keep_dims, Fold fold,
+              bool mean) {
   bool is_reduced[Dims::kCapacity];
   mark_reduced(op, x.dim_count(), dims, is_reduced);
   const Shape shape = reduced_shape(op, x.shape(), dims, keep_dims);
-  SG_CHECK(!mean || is_floating(x.dtype()), "[{}] needs a floating dtype, got {}; cast it first", op, describe(x));
+  SG_CHECK(!mean || is_floating(x.dtype()), "[{}] needs a floating dtype, got {}; cast it first",
+           op, describe(x));
   const DType dtype = fold == Fold::sum && !is_floating(x.dtype()) ? DType::i64 : x.dtype();
   Tensor out = Tensor::empty(shape, dtype, x.device());
   std::int64_t count = 1;
   for (int i = 0; i < x.dim_count(); ++i)
     if (is_reduced[i]) count *= x.shape()[i];
-  SG_CHECK(fold == Fold::sum || count > 0 || out.numel() == 0, "[{}] of no elements: shape {}", op, x.shape());
+  SG_CHECK(fold == Fold::sum || count > 0 || out.numel() == 0, "[{}] of no elements: shape {}", op,
+           x.shape());
   reduce_into(op, x, is_reduced, fold, mean ? static_cast<double>(count) : 1.0, out);
   return out;
 }
@@ -313,8 +338,10 @@ Shape reduced_shape(std::string_view op, const Shape& shape, const Dims& dims, b
   mark_reduced(op, shape.size(), dims, is_reduced);
   Shape result;
   for (int i = 0; i < shape.size(); ++i) {
-    if (!is_reduced[i]) result.push_back(shape[i]);
-    else if (keep_dims) result.push_back(1);
+    if (!is_reduced[i])
+      result.push_back(shape[i]);
+    else if (keep_dims)
+      result.push_back(1);
   }
   return result;
 }
@@ -337,14 +364,15 @@ Tensor var(const Tensor& x, const Dims& dims, int correction, bool keep_dims) {
     return var(x.to(DType::f32), dims, correction, keep_dims).to(x.dtype());
   const Tensor centred = sub(x, mean(x, dims, true));
   const Tensor total = sum(square(centred), dims, keep_dims);
-  const double count =
-      static_cast<double>(x.numel()) / static_cast<double>(std::max<std::int64_t>(total.numel(), 1));
+  const double count = static_cast<double>(x.numel()) /
+                       static_cast<double>(std::max<std::int64_t>(total.numel(), 1));
   return mul(total, 1.0 / std::max(count - correction, 0.0));
 }
 
 Tensor argmax(const Tensor& x, std::int64_t dim, bool keep_dims) {
   const int d = normalize_dim("argmax", dim, x.dim_count());
-  const Tensor out = Tensor::empty(reduced_shape("argmax", x.shape(), {d}, keep_dims), DType::i64, x.device());
+  const Tensor out =
+      Tensor::empty(reduced_shape("argmax", x.shape(), {d}, keep_dims), DType::i64, x.device());
   SG_CHECK(x.shape()[d] > 0 || out.numel() == 0, "[argmax] of no elements: shape {}", x.shape());
   if (x.is_meta() || out.numel() == 0) return out;
   bool is_reduced[Dims::kCapacity] = {};
@@ -356,29 +384,30 @@ Tensor argmax(const Tensor& x, std::int64_t dim, bool keep_dims) {
     using T = typename decltype(type)::type;
     using C = compute_t<T>;
     const T* in = rows.data<T>();
-    parallel_for(out.numel(), std::max<std::int64_t>(kPiece / n, 1), [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t o = begin; o < end; ++o) {
-        const T* row = in + o * n;
-        std::int64_t best = 0;
-        C top = static_cast<C>(row[0]);
-        for (std::int64_t i = 1; i < n && top == top; ++i) {
-          const C value = static_cast<C>(row[i]);
-          if (value > top || value != value) {
-            best = i;
-            top = value;
-          }
-        }
-        to[o] = best;
-      }
-    });
+    parallel_for(out.numel(), std::max<std::int64_t>(kPiece / n, 1),
+                 [&](std::int64_t begin, std::int64_t end) {
+                   for (std::int64_t o = begin; o < end; ++o) {
+                     const T* row = in + o * n;
+                     std::int64_t best = 0;
+                     C top = static_cast<C>(row[0]);
+                     for (std::int64_t i = 1; i < n && top == top; ++i) {
+                       const C value = static_cast<C>(row[i]);
+                       if (value > top || value != value) {
+                         best = i;
+                         top = value;
+                       }
+                     }
+                     to[o] = best;
+                   }
+                 });
   });
   return out;
 }
 
 void sum_to(const Tensor& x, const Tensor& out) {
   const int added = x.dim_count() - out.dim_count();
-  SG_CHECK(broadcast_shapes("sum_to", x.shape(), out.shape()) == x.shape(), "[sum_to] {} does not broadcast to {}",
-           out.shape(), x.shape());
+  SG_CHECK(broadcast_shapes("sum_to", x.shape(), out.shape()) == x.shape(),
+           "[sum_to] {} does not broadcast to {}", out.shape(), x.shape());
   bool is_reduced[Dims::kCapacity] = {};
   for (int i = 0; i < x.dim_count(); ++i) is_reduced[i] = i < added || out.shape()[i - added] == 1;
   if (out.is_contiguous() && is_floating(x.dtype())) {
@@ -388,7 +417,8 @@ void sum_to(const Tensor& x, const Tensor& out) {
   Dims dims;
   for (int i = 0; i < x.dim_count(); ++i)
     if (is_reduced[i]) dims.push_back(i);
-  out.copy_from(dims.empty() ? x.reshape(out.shape()) : sum(x, dims).to(x.dtype()).reshape(out.shape()));
+  out.copy_from(dims.empty() ? x.reshape(out.shape())
+                             : sum(x, dims).to(x.dtype()).reshape(out.shape()));
 }
 
 Tensor sum_to(const Tensor& x, const Shape& shape) {

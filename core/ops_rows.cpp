@@ -1,5 +1,5 @@
-// Ops over rows: the last dimension, or several last ones, contiguous. Other dimensions are moved there first. 16-bit
-// values are computed in f32.
+// Ops over rows: the last dimension, or several last ones, contiguous. Other dimensions are moved
+// there first. 16-bit values are computed in f32.
 #include <algorithm>
 #include <cstring>
 #include <vector>
@@ -16,19 +16,26 @@ using kernels::is_half;
 
 template <class T>
 const kernels::RowLoops<T>& loops_of() {
-  if constexpr (std::is_same_v<T, float>) return kernels::row_kernels().f32;
-  else return kernels::row_kernels().f64;
+  if constexpr (std::is_same_v<T, float>)
+    return kernels::row_kernels().f32;
+  else
+    return kernels::row_kernels().f64;
 }
 
 // f(Type<float>) or f(Type<double>); 16-bit dtypes have been cast before.
 template <class F>
 void visit_wide(std::string_view op, DType dtype, F&& f) {
-  SG_CHECK(is_floating(dtype), "[{}] needs a floating dtype, got {}; cast it first", op, name_of(dtype));
-  if (dtype == DType::f64) f(Type<double>{});
-  else f(Type<float>{});
+  SG_CHECK(is_floating(dtype), "[{}] needs a floating dtype, got {}; cast it first", op,
+           name_of(dtype));
+  if (dtype == DType::f64)
+    f(Type<double>{});
+  else
+    f(Type<float>{});
 }
 
-std::int64_t row_grain(std::int64_t n) { return std::max<std::int64_t>((1 << 12) / std::max<std::int64_t>(n, 1), 1); }
+std::int64_t row_grain(std::int64_t n) {
+  return std::max<std::int64_t>((1 << 12) / std::max<std::int64_t>(n, 1), 1);
+}
 
 Tensor widened(const Tensor& x) { return is_half(x.dtype()) ? x.to(DType::f32) : x; }
 
@@ -38,7 +45,8 @@ struct Rows {
   Dims order, inverse;
 
   Rows(std::string_view op, const Tensor& x, std::int64_t dim) {
-    SG_CHECK(is_floating(x.dtype()), "[{}] needs a floating dtype, got {}; cast it first", op, describe(x));
+    SG_CHECK(is_floating(x.dtype()), "[{}] needs a floating dtype, got {}; cast it first", op,
+             describe(x));
     const int d = normalize_dim(op, dim, x.dim_count());
     for (int i = 0; i < x.dim_count(); ++i)
       if (i != d) order.push_back(i);
@@ -51,7 +59,8 @@ struct Rows {
 };
 
 template <class F>
-Tensor map_rows(std::string_view op, const Tensor& x, std::int64_t dim, const Tensor* grad, const F& f) {
+Tensor map_rows(std::string_view op, const Tensor& x, std::int64_t dim, const Tensor* grad,
+                const F& f) {
   const Rows rows(op, x, dim);
   const Tensor g = grad != nullptr ? Rows(op, *grad, dim).values : Tensor();
   const Tensor out = Tensor::empty(rows.values.shape(), rows.values.dtype(), x.device());
@@ -63,8 +72,8 @@ Tensor map_rows(std::string_view op, const Tensor& x, std::int64_t dim, const Te
       const T* from_grad = g.defined() ? g.data<T>() : nullptr;
       T* to = out.data<T>();
       parallel_for(out.numel() / n, row_grain(n), [&](std::int64_t begin, std::int64_t end) {
-        f(loops_of<T>(), from + begin * n, from_grad == nullptr ? nullptr : from_grad + begin * n, to + begin * n,
-          end - begin, n);
+        f(loops_of<T>(), from + begin * n, from_grad == nullptr ? nullptr : from_grad + begin * n,
+          to + begin * n, end - begin, n);
       });
     });
   }
@@ -74,27 +83,31 @@ Tensor map_rows(std::string_view op, const Tensor& x, std::int64_t dim, const Te
 }  // namespace
 
 Tensor softmax(const Tensor& x, std::int64_t dim) {
-  return map_rows("softmax", x, dim, nullptr, [](const auto& loops, auto* from, auto*, auto* to, auto rows, auto n) {
-    loops.softmax(from, to, rows, n);
-  });
+  return map_rows("softmax", x, dim, nullptr,
+                  [](const auto& loops, auto* from, auto*, auto* to, auto rows, auto n) {
+                    loops.softmax(from, to, rows, n);
+                  });
 }
 
 Tensor softmax_grad(const Tensor& y, const Tensor& grad, std::int64_t dim) {
-  return map_rows("softmax", y, dim, &grad, [](const auto& loops, auto* from, auto* g, auto* to, auto rows, auto n) {
-    loops.softmax_grad(from, g, to, rows, n);
-  });
+  return map_rows("softmax", y, dim, &grad,
+                  [](const auto& loops, auto* from, auto* g, auto* to, auto rows, auto n) {
+                    loops.softmax_grad(from, g, to, rows, n);
+                  });
 }
 
 Tensor log_softmax(const Tensor& x, std::int64_t dim) {
-  return map_rows("log_softmax", x, dim, nullptr, [](const auto& loops, auto* from, auto*, auto* to, auto rows, auto n) {
-    loops.log_softmax(from, to, rows, n);
-  });
+  return map_rows("log_softmax", x, dim, nullptr,
+                  [](const auto& loops, auto* from, auto*, auto* to, auto rows, auto n) {
+                    loops.log_softmax(from, to, rows, n);
+                  });
 }
 
 Tensor log_softmax_grad(const Tensor& y, const Tensor& grad, std::int64_t dim) {
-  return map_rows("log_softmax", y, dim, &grad, [](const auto& loops, auto* from, auto* g, auto* to, auto rows, auto n) {
-    loops.log_softmax_grad(from, g, to, rows, n);
-  });
+  return map_rows("log_softmax", y, dim, &grad,
+                  [](const auto& loops, auto* from, auto* g, auto* to, auto rows, auto n) {
+                    loops.log_softmax_grad(from, g, to, rows, n);
+                  });
 }
 
 namespace {
@@ -108,7 +121,9 @@ std::int64_t check_normalized(const Tensor& x, const Shape& normalized) {
   return x.numel() / std::max<std::int64_t>(numel(normalized), 1);
 }
 
-Shape leading(const Shape& shape, int count) { return Shape(std::span(shape.begin(), shape.begin() + count)); }
+Shape leading(const Shape& shape, int count) {
+  return Shape(std::span(shape.begin(), shape.begin() + count));
+}
 
 template <class T>
 const T* data_or_null(const Tensor& t) {
@@ -117,18 +132,21 @@ const T* data_or_null(const Tensor& t) {
 
 }  // namespace
 
-LayerNorm layer_norm(const Tensor& x, const Shape& normalized, const Tensor& weight, const Tensor& bias, double eps) {
+LayerNorm layer_norm(const Tensor& x, const Shape& normalized, const Tensor& weight,
+                     const Tensor& bias, double eps) {
   const std::int64_t rows = check_normalized(x, normalized);
   for (const Tensor* p : {&weight, &bias}) {
     if (!p->defined()) continue;
     check_same_dtype("layer_norm", x, *p);
-    SG_CHECK(p->shape() == normalized, "[layer_norm] weight and bias must have shape {}, got {}", normalized, p->shape());
+    SG_CHECK(p->shape() == normalized, "[layer_norm] weight and bias must have shape {}, got {}",
+             normalized, p->shape());
   }
-  SG_CHECK(is_floating(x.dtype()), "[layer_norm] needs a floating dtype, got {}; cast it first", describe(x));
+  SG_CHECK(is_floating(x.dtype()), "[layer_norm] needs a floating dtype, got {}; cast it first",
+           describe(x));
   const DType wide = is_half(x.dtype()) ? DType::f32 : x.dtype();
   const Shape lead = leading(x.shape(), x.dim_count() - normalized.size());
-  LayerNorm result{Tensor::empty(x.shape(), wide, x.device()), Tensor::empty(lead, wide, x.device()),
-                   Tensor::empty(lead, wide, x.device())};
+  LayerNorm result{Tensor::empty(x.shape(), wide, x.device()),
+                   Tensor::empty(lead, wide, x.device()), Tensor::empty(lead, wide, x.device())};
   const std::int64_t n = numel(normalized);
   if (!x.is_meta() && x.numel() > 0) {
     const Tensor in = widened(x).contiguous();
@@ -139,8 +157,8 @@ LayerNorm layer_norm(const Tensor& x, const Shape& normalized, const Tensor& wei
       const T *from = in.data<T>(), *pw = data_or_null<T>(w), *pb = data_or_null<T>(b);
       T *to = result.y.data<T>(), *mean = result.mean.data<T>(), *rstd = result.rstd.data<T>();
       parallel_for(rows, row_grain(n), [&](std::int64_t begin, std::int64_t end) {
-        loops_of<T>().layer_norm(from + begin * n, pw, pb, to + begin * n, end - begin, n, static_cast<T>(eps),
-                                 mean + begin, rstd + begin);
+        loops_of<T>().layer_norm(from + begin * n, pw, pb, to + begin * n, end - begin, n,
+                                 static_cast<T>(eps), mean + begin, rstd + begin);
       });
     });
   }
@@ -148,8 +166,8 @@ LayerNorm layer_norm(const Tensor& x, const Shape& normalized, const Tensor& wei
   return result;
 }
 
-Tensor layer_norm_grad_x(const Tensor& x, const Tensor& weight, const Tensor& mean, const Tensor& rstd,
-                         const Tensor& grad, const Shape& normalized) {
+Tensor layer_norm_grad_x(const Tensor& x, const Tensor& weight, const Tensor& mean,
+                         const Tensor& rstd, const Tensor& grad, const Shape& normalized) {
   const std::int64_t rows = check_normalized(x, normalized), n = numel(normalized);
   const Tensor gx = Tensor::empty(x.shape(), mean.dtype(), x.device());
   if (!x.is_meta() && x.numel() > 0) {
@@ -161,16 +179,17 @@ Tensor layer_norm_grad_x(const Tensor& x, const Tensor& weight, const Tensor& me
       const T *m = mean.data<T>(), *s = rstd.data<T>();
       T* to = gx.data<T>();
       parallel_for(rows, row_grain(n), [&](std::int64_t begin, std::int64_t end) {
-        loops_of<T>().layer_norm_grad(from + begin * n, pw, pg + begin * n, to + begin * n, end - begin, n, m + begin,
-                                      s + begin);
+        loops_of<T>().layer_norm_grad(from + begin * n, pw, pg + begin * n, to + begin * n,
+                                      end - begin, n, m + begin, s + begin);
       });
     });
   }
   return gx.to(x.dtype());
 }
 
-void layer_norm_grad_affine(const Tensor& x, const Tensor& mean, const Tensor& rstd, const Tensor& grad,
-                            const Shape& normalized, const Tensor& grad_weight, const Tensor& grad_bias) {
+void layer_norm_grad_affine(const Tensor& x, const Tensor& mean, const Tensor& rstd,
+                            const Tensor& grad, const Shape& normalized, const Tensor& grad_weight,
+                            const Tensor& grad_bias) {
   if (x.is_meta()) return;
   const std::int64_t rows = check_normalized(x, normalized), n = numel(normalized);
   const Tensor in = widened(x).contiguous(), g = widened(grad).contiguous();
@@ -185,8 +204,9 @@ void layer_norm_grad_affine(const Tensor& x, const Tensor& mean, const Tensor& r
       for (std::int64_t piece = first; piece < last; ++piece) {
         const std::int64_t begin = piece * kRows, end = std::min(rows, begin + kRows);
         double* gw = sums.data() + piece * 2 * n;
-        loops_of<T>().layer_norm_affine(px + begin * n, pg + begin * n, end - begin, n, m + begin, s + begin,
-                                        grad_weight.defined() ? gw : nullptr, grad_bias.defined() ? gw + n : nullptr);
+        loops_of<T>().layer_norm_affine(px + begin * n, pg + begin * n, end - begin, n, m + begin,
+                                        s + begin, grad_weight.defined() ? gw : nullptr,
+                                        grad_bias.defined() ? gw + n : nullptr);
       }
     });
     for (std::int64_t piece = 1; piece < pieces; ++piece)
@@ -197,7 +217,8 @@ void layer_norm_grad_affine(const Tensor& x, const Tensor& mean, const Tensor& r
       visit_floating("layer_norm", out.dtype(), [&](auto out_type) {
         using R = typename decltype(out_type)::type;
         R* to = out.data<R>();
-        for (std::int64_t j = 0; j < n; ++j) to[j] = static_cast<R>(static_cast<compute_t<R>>(from[j]));
+        for (std::int64_t j = 0; j < n; ++j)
+          to[j] = static_cast<R>(static_cast<compute_t<R>>(from[j]));
       });
     };
     write(grad_weight, sums.data());
@@ -206,8 +227,10 @@ void layer_norm_grad_affine(const Tensor& x, const Tensor& mean, const Tensor& r
 }
 
 Tensor embedding(const Tensor& indices, const Tensor& weight) {
-  SG_CHECK(indices.dtype() == DType::i64, "[embedding] indices must be i64, got {}", describe(indices));
-  SG_CHECK(weight.dim_count() == 2, "[embedding] the weight must be [rows, dim], got {}", weight.shape());
+  SG_CHECK(indices.dtype() == DType::i64, "[embedding] indices must be i64, got {}",
+           describe(indices));
+  SG_CHECK(weight.dim_count() == 2, "[embedding] the weight must be [rows, dim], got {}",
+           weight.shape());
   const std::int64_t rows = weight.shape()[0], dim = weight.shape()[1];
   Shape shape = indices.shape();
   shape.push_back(dim);
@@ -216,19 +239,23 @@ Tensor embedding(const Tensor& indices, const Tensor& weight) {
   const Tensor index = indices.contiguous(), table = weight.contiguous();
   const std::int64_t* at = index.data<std::int64_t>();
   for (std::int64_t i = 0; i < index.numel(); ++i)
-    SG_CHECK(at[i] >= 0 && at[i] < rows, "[embedding] index {} at position {} is outside [0, {})", at[i], i, rows);
+    SG_CHECK(at[i] >= 0 && at[i] < rows, "[embedding] index {} at position {} is outside [0, {})",
+             at[i], i, rows);
   const std::size_t bytes = static_cast<std::size_t>(dim) * size_of(weight.dtype());
   if (bytes == 0) return out;
   const char* from = static_cast<const char*>(table.raw_data());
   char* to = static_cast<char*>(out.raw_data());
-  parallel_for(index.numel(), std::max<std::int64_t>((1 << 14) / dim, 1), [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i)
-      std::memcpy(to + static_cast<std::size_t>(i) * bytes, from + static_cast<std::size_t>(at[i]) * bytes, bytes);
-  });
+  parallel_for(index.numel(), std::max<std::int64_t>((1 << 14) / dim, 1),
+               [&](std::int64_t begin, std::int64_t end) {
+                 for (std::int64_t i = begin; i < end; ++i)
+                   std::memcpy(to + static_cast<std::size_t>(i) * bytes,
+                               from + static_cast<std::size_t>(at[i]) * bytes, bytes);
+               });
   return out;
 }
 
-void embedding_grad(const Tensor& indices, const Tensor& grad, std::int64_t padding_index, const Tensor& grad_weight) {
+void embedding_grad(const Tensor& indices, const Tensor& grad, std::int64_t padding_index,
+                    const Tensor& grad_weight) {
   if (grad.is_meta()) return;
   if (is_half(grad_weight.dtype())) {
     const Tensor wide = Tensor::empty(grad_weight.shape(), DType::f32, grad_weight.device());
@@ -247,13 +274,13 @@ void embedding_grad(const Tensor& indices, const Tensor& grad, std::int64_t padd
     // Each thread owns a range of rows and adds in the order of the indices.
     parallel_for(rows, std::max<std::int64_t>((1 << 15) / std::max<std::int64_t>(dim, 1), 1),
                  [&](std::int64_t begin, std::int64_t end) {
-      std::fill(to + begin * dim, to + end * dim, T(0));
-      for (std::int64_t i = 0; i < count; ++i) {
-        if (at[i] < begin || at[i] >= end || at[i] == padding_index) continue;
-        T* row = to + at[i] * dim;
-        for (std::int64_t j = 0; j < dim; ++j) row[j] += from[i * dim + j];
-      }
-    });
+                   std::fill(to + begin * dim, to + end * dim, T(0));
+                   for (std::int64_t i = 0; i < count; ++i) {
+                     if (at[i] < begin || at[i] >= end || at[i] == padding_index) continue;
+                     T* row = to + at[i] * dim;
+                     for (std::int64_t j = 0; j < dim; ++j) row[j] += from[i * dim + j];
+                   }
+                 });
   });
 }
 

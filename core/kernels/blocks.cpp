@@ -10,18 +10,22 @@ namespace sg::kernels {
 
 void to_compute(DType dtype, const void* from, void* to, std::int64_t n) {
   if (dtype == DType::bf16)
-    convert_kernels().bf16_to_float(static_cast<const std::uint16_t*>(from), static_cast<float*>(to), n);
+    convert_kernels().bf16_to_float(static_cast<const std::uint16_t*>(from),
+                                    static_cast<float*>(to), n);
   else if (dtype == DType::f16)
-    convert_kernels().f16_to_float(static_cast<const std::uint16_t*>(from), static_cast<float*>(to), n);
+    convert_kernels().f16_to_float(static_cast<const std::uint16_t*>(from), static_cast<float*>(to),
+                                   n);
   else
     std::memcpy(to, from, static_cast<std::size_t>(n) * size_of(dtype));
 }
 
 void from_compute(DType dtype, const void* from, void* to, std::int64_t n) {
   if (dtype == DType::bf16)
-    convert_kernels().float_to_bf16(static_cast<const float*>(from), static_cast<std::uint16_t*>(to), n);
+    convert_kernels().float_to_bf16(static_cast<const float*>(from),
+                                    static_cast<std::uint16_t*>(to), n);
   else if (dtype == DType::f16)
-    convert_kernels().float_to_f16(static_cast<const float*>(from), static_cast<std::uint16_t*>(to), n);
+    convert_kernels().float_to_f16(static_cast<const float*>(from), static_cast<std::uint16_t*>(to),
+                                   n);
   else
     std::memcpy(to, from, static_cast<std::size_t>(n) * size_of(dtype));
 }
@@ -38,15 +42,15 @@ struct Operand {
   DType dtype = DType::f32;
   std::int64_t item = 4;
   std::int64_t stride[kCapacity] = {};  // bytes, of the merged dimensions
-  bool flat = false;    // its elements follow each other in the order of the walk
-  bool scalar = false;  // one element for all
-  bool repeats = false; // every row (of the innermost dimension) is the same
+  bool flat = false;                    // its elements follow each other in the order of the walk
+  bool scalar = false;                  // one element for all
+  bool repeats = false;                 // every row (of the innermost dimension) is the same
 };
 
 // Strides of the rows and within a row, in bytes; the result is contiguous.
 template <class T>
-void gather_typed(const char* from, std::int64_t outer, std::int64_t inner, std::int64_t rows, std::int64_t n,
-                  char* to) {
+void gather_typed(const char* from, std::int64_t outer, std::int64_t inner, std::int64_t rows,
+                  std::int64_t n, char* to) {
   T* out = reinterpret_cast<T*>(to);
   for (std::int64_t r = 0; r < rows; ++r, from += outer, out += n) {
     if (inner == 0) {
@@ -60,13 +64,17 @@ void gather_typed(const char* from, std::int64_t outer, std::int64_t inner, std:
   }
 }
 
-void gather(const char* from, std::int64_t outer, std::int64_t inner, std::int64_t item, std::int64_t rows,
-            std::int64_t n, char* to) {
+void gather(const char* from, std::int64_t outer, std::int64_t inner, std::int64_t item,
+            std::int64_t rows, std::int64_t n, char* to) {
   switch (item) {
-    case 8: return gather_typed<std::uint64_t>(from, outer, inner, rows, n, to);
-    case 4: return gather_typed<std::uint32_t>(from, outer, inner, rows, n, to);
-    case 2: return gather_typed<std::uint16_t>(from, outer, inner, rows, n, to);
-    default: return gather_typed<std::uint8_t>(from, outer, inner, rows, n, to);
+    case 8:
+      return gather_typed<std::uint64_t>(from, outer, inner, rows, n, to);
+    case 4:
+      return gather_typed<std::uint32_t>(from, outer, inner, rows, n, to);
+    case 2:
+      return gather_typed<std::uint16_t>(from, outer, inner, rows, n, to);
+    default:
+      return gather_typed<std::uint8_t>(from, outer, inner, rows, n, to);
   }
 }
 
@@ -82,14 +90,19 @@ void scatter(const char* from, std::int64_t item, char* to, std::int64_t stride,
     return;
   }
   switch (item) {
-    case 8: return scatter_typed<std::uint64_t>(from, to, stride, n);
-    case 4: return scatter_typed<std::uint32_t>(from, to, stride, n);
-    case 2: return scatter_typed<std::uint16_t>(from, to, stride, n);
-    default: return scatter_typed<std::uint8_t>(from, to, stride, n);
+    case 8:
+      return scatter_typed<std::uint64_t>(from, to, stride, n);
+    case 4:
+      return scatter_typed<std::uint32_t>(from, to, stride, n);
+    case 2:
+      return scatter_typed<std::uint16_t>(from, to, stride, n);
+    default:
+      return scatter_typed<std::uint8_t>(from, to, stride, n);
   }
 }
 
-// The output's dimensions by descending stride, neighbours merged where they compose in every operand.
+// The output's dimensions by descending stride, neighbours merged where they compose in every
+// operand.
 struct Walk {
   int count = 0;  // operands
   Operand operand[kOperands];
@@ -143,8 +156,10 @@ struct Walk {
                     : stride_of(*tensors[o], dim, shape.size()) * operand[o].item;
       if (dims > 0) composes = composes && operand[o].stride[dims - 1] == next[o] * shape[dim];
     }
-    if (!composes) size[dims++] = shape[dim];
-    else size[dims - 1] *= shape[dim];
+    if (!composes)
+      size[dims++] = shape[dim];
+    else
+      size[dims - 1] *= shape[dim];
     for (int o = 0; o < count; ++o) operand[o].stride[dims - 1] = next[o];
   }
 
@@ -176,8 +191,7 @@ struct RowIndex {
     for (int d = walk.dims - 2; d >= 0; --d) {
       for (int o = 0; o < walk.count; ++o) offset[o] += walk.operand[o].stride[d];
       if (++index[d] < walk.size[d]) return;
-      for (int o = 0; o < walk.count; ++o)
-        offset[o] -= walk.operand[o].stride[d] * walk.size[d];
+      for (int o = 0; o < walk.count; ++o) offset[o] -= walk.operand[o].stride[d] * walk.size[d];
       index[d] = 0;
     }
   }
@@ -189,11 +203,11 @@ struct Buffers {
   alignas(64) char raw[kBlock * 2];
   bool filled[kOperands] = {};  // the buffer holds what all blocks have
 
-  // The values of input o for a block of `n` elements, gathered by `fill(char* to)` unless they can be used in place.
-  // `same`: no block needs other values than the first one, which is the longest.
+  // The values of input o for a block of `n` elements, gathered by `fill(char* to)` unless they can
+  // be used in place. `same`: no block needs other values than the first one, which is the longest.
   template <class F>
-  const void* load(const Operand& o, int which, const char* place, bool direct, bool same, std::int64_t n,
-                   const F& fill) {
+  const void* load(const Operand& o, int which, const char* place, bool direct, bool same,
+                   std::int64_t n, const F& fill) {
     if (o.data == nullptr) return nullptr;
     const bool half = is_half(o.dtype);
     if (direct && !half) return place;
@@ -222,8 +236,9 @@ void run_rows(const Walk& walk, const BlockLoop& loop, std::int64_t begin, std::
       // The first block of a thread may be a short last one: scalars always fill the buffer.
       const bool direct = o.stride[last] == o.item, same = o.scalar && !direct;
       const std::int64_t filled = same ? kBlock : n;
-      inputs[i - 1] = buffers.load(o, i, place, direct, same, filled,
-                                   [&](char* to) { gather(place, 0, o.stride[last], o.item, 1, filled, to); });
+      inputs[i - 1] = buffers.load(o, i, place, direct, same, filled, [&](char* to) {
+        gather(place, 0, o.stride[last], o.item, 1, filled, to);
+      });
     }
     const Operand& out = walk.operand[0];
     char* place = out.data + row.offset[0] + start * out.stride[last];
@@ -260,14 +275,16 @@ void run_groups(const Walk& walk, const BlockLoop& loop, std::int64_t begin, std
       // A flat operand is read where it is: no further than the rows that there are.
       const bool same = o.repeats && !o.flat;
       const std::int64_t rows = same ? group : count;
-      inputs[i - 1] = buffers.load(o, i, o.data + start.offset[i], o.flat, same, rows * walk.inner, [&](char* to) {
-        if (same || walk.dims <= 2)
-          return gather(o.data + start.offset[i], last > 0 ? o.stride[last - 1] : 0, o.stride[last], o.item, rows,
-                        walk.inner, to);
-        RowIndex at = start;
-        for (std::int64_t r = 0; r < count; ++r, at.advance(walk))
-          gather(o.data + at.offset[i], 0, o.stride[last], o.item, 1, walk.inner, to + r * walk.inner * o.item);
-      });
+      inputs[i - 1] = buffers.load(
+          o, i, o.data + start.offset[i], o.flat, same, rows * walk.inner, [&](char* to) {
+            if (same || walk.dims <= 2)
+              return gather(o.data + start.offset[i], last > 0 ? o.stride[last - 1] : 0,
+                            o.stride[last], o.item, rows, walk.inner, to);
+            RowIndex at = start;
+            for (std::int64_t r = 0; r < count; ++r, at.advance(walk))
+              gather(o.data + at.offset[i], 0, o.stride[last], o.item, 1, walk.inner,
+                     to + r * walk.inner * o.item);
+          });
     }
     const Operand& out = walk.operand[0];
     char* place = out.data + start.offset[0];
@@ -284,11 +301,13 @@ void run_groups(const Walk& walk, const BlockLoop& loop, std::int64_t begin, std
     if (out.flat) continue;
     RowIndex at = start;
     for (std::int64_t r = 0; r < count; ++r, at.advance(walk))
-      scatter(from + r * walk.inner * out.item, out.item, out.data + at.offset[0], out.stride[last], walk.inner);
+      scatter(from + r * walk.inner * out.item, out.item, out.data + at.offset[0], out.stride[last],
+              walk.inner);
   }
 }
 
-// Everything contiguous in the same order and nothing to cast: the loop runs over the tensors' own memory.
+// Everything contiguous in the same order and nothing to cast: the loop runs over the tensors' own
+// memory.
 bool all_direct(const Walk& walk) {
   for (int o = 0; o < walk.count; ++o) {
     const Operand& operand = walk.operand[o];
@@ -299,8 +318,8 @@ bool all_direct(const Walk& walk) {
 
 }  // namespace
 
-void for_blocks(const Tensor& output, std::initializer_list<const Tensor*> inputs, const BlockLoop& loop,
-                int cost) {
+void for_blocks(const Tensor& output, std::initializer_list<const Tensor*> inputs,
+                const BlockLoop& loop, int cost) {
   const std::int64_t n = output.numel();
   if (n == 0) return;
   const Walk walk(output, inputs);
@@ -318,7 +337,8 @@ void for_blocks(const Tensor& output, std::initializer_list<const Tensor*> input
   }
   if (walk.inner >= kBlock / 8) {
     const std::int64_t chunks = (walk.inner + kBlock - 1) / kBlock;
-    parallel_for(walk.rows * chunks, std::max<std::int64_t>(grain / std::min(walk.inner, kBlock), 1),
+    parallel_for(walk.rows * chunks,
+                 std::max<std::int64_t>(grain / std::min(walk.inner, kBlock), 1),
                  [&](std::int64_t begin, std::int64_t end) { run_rows(walk, loop, begin, end); });
     return;
   }

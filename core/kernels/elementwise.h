@@ -1,5 +1,6 @@
-// Tables of elementwise loops, made from elementwise_list.h: contiguous values of the compute type, one thread. Strides,
-// broadcasting, 16-bit casts and threads are the block walk's business (core/kernels/blocks.h).
+// Tables of elementwise loops, made from elementwise_list.h: contiguous values of the compute type,
+// one thread. Strides, broadcasting, 16-bit casts and threads are the block walk's business
+// (core/kernels/blocks.h).
 #pragma once
 
 #include <cstdint>
@@ -9,7 +10,8 @@
 
 namespace sg::kernels {
 
-/// Loops over n values. Output and inputs may be the same memory. An entry an op does not have for T is null.
+/// Loops over n values. Output and inputs may be the same memory. An entry an op does not have for
+/// T is null.
 template <class T>
 struct ElementwiseLoops {
   using Unary = void (*)(const T* x, T* y, std::int64_t n, T a, T b);
@@ -19,7 +21,8 @@ struct ElementwiseLoops {
   /// out = g da(a, b), or db.
   using BinaryGrad = void (*)(const T* a, const T* b, const T* g, T* out, std::int64_t n);
   using Compare = void (*)(const T* a, const T* b, std::uint8_t* y, std::int64_t n);
-  using Select = void (*)(const std::uint8_t* condition, const T* a, const T* b, T* y, std::int64_t n);
+  using Select = void (*)(const std::uint8_t* condition, const T* a, const T* b, T* y,
+                          std::int64_t n);
 
   Unary unary[ew::Unary::count];
   UnaryGrad unary_grad[ew::Unary::count];
@@ -39,17 +42,23 @@ struct ElementwiseKernels {
 
   template <class T>
   const ElementwiseLoops<T>& loops() const {
-    if constexpr (std::is_same_v<T, double>) return f64;
-    else if constexpr (std::is_same_v<T, float>) return f32;
-    else if constexpr (std::is_same_v<T, std::int64_t>) return i64;
-    else if constexpr (std::is_same_v<T, std::int32_t>) return i32;
-    else return u8;
+    if constexpr (std::is_same_v<T, double>)
+      return f64;
+    else if constexpr (std::is_same_v<T, float>)
+      return f32;
+    else if constexpr (std::is_same_v<T, std::int64_t>)
+      return i64;
+    else if constexpr (std::is_same_v<T, std::int32_t>)
+      return i32;
+    else
+      return u8;
   }
 };
 
 SG_ISA_TABLE(ElementwiseKernels, elementwise_kernels)
 
-/// Casts between 16-bit values (as raw bits) and float, contiguous; rounding to nearest, ties to even.
+/// Casts between 16-bit values (as raw bits) and float, contiguous; rounding to nearest, ties to
+/// even.
 struct ConvertKernels {
   void (*bf16_to_float)(const std::uint16_t* x, float* y, std::int64_t n);
   void (*float_to_bf16)(const float* x, std::uint16_t* y, std::int64_t n);

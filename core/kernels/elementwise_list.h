@@ -1,14 +1,14 @@
-// Every elementwise op, once. A struct here and its word in a list at the end give the CPU table, the autograd node,
-// gradcheck, and the test against PyTorch (tests/golden/ops.py has its reference by name); a CUDA table includes the
-// same header. Functors are templates on the type they compute in: float for 16-bit values, so that what runs in float
-// is what gradcheck checks in double.
+// Every elementwise op, once. A struct here and its word in a list at the end give the CPU table,
+// the autograd node, gradcheck, and the test against PyTorch (tests/golden/ops.py has its reference
+// by name); a CUDA table includes the same header. Functors are templates on the type they compute
+// in: float for 16-bit values, so that what runs in float is what gradcheck checks in double.
 //
 //   unary    f(x), df(x, y) = dy/dx;  with parameters f(x, a, b), df(x, y, a, b)
 //   binary   f(a, b), da(a, b) = dy/da, db(a, b) = dy/db
 //
-// `saves` (`da_saves`, `db_saves`) says what the derivative reads, so that nothing else is kept for backward; without it
-// both are. `df_is_one` (`da_is_one`, `db_is_one`) passes the gradient on as it is. `integers` marks ops that also have
-// integer dtypes. Values at kinks are PyTorch's.
+// `saves` (`da_saves`, `db_saves`) says what the derivative reads, so that nothing else is kept for
+// backward; without it both are. `df_is_one` (`da_is_one`, `db_is_one`) passes the gradient on as
+// it is. `integers` marks ops that also have integer dtypes. Values at kinks are PyTorch's.
 #pragma once
 
 #include <type_traits>
@@ -18,6 +18,9 @@
 namespace sg::ew {
 
 namespace math = kernels::math;
+
+// One line a function, as a table.
+// clang-format off
 
 enum Saves : unsigned { kNone = 0, kInput = 1, kOutput = 2, kFirst = 1, kSecond = 2, kBoth = 3 };
 
@@ -320,6 +323,8 @@ struct Ge {
   template <class T> SG_HD static bool f(T a, T b) { return a >= b; }
 };
 
+// clang-format on
+
 // ---- the lists
 
 template <class... Ops>
@@ -327,8 +332,9 @@ struct List {
   static constexpr int count = static_cast<int>(sizeof...(Ops));
 };
 
-using Unary = List<Neg, Abs, Exp, Log, Sqrt, Rsqrt, Square, Reciprocal, Sin, Cos, Tanh, Erf, Sigmoid, Relu, Gelu,
-                   GeluTanh, Silu, Softplus, Elu, LeakyRelu, Pow, Clamp, AddScalar, MulScalar>;
+using Unary =
+    List<Neg, Abs, Exp, Log, Sqrt, Rsqrt, Square, Reciprocal, Sin, Cos, Tanh, Erf, Sigmoid, Relu,
+         Gelu, GeluTanh, Silu, Softplus, Elu, LeakyRelu, Pow, Clamp, AddScalar, MulScalar>;
 using Binary = List<Add, Sub, Mul, Div, Maximum, Minimum>;
 using Compare = List<Eq, Ne, Lt, Le, Gt, Ge>;
 
@@ -350,13 +356,19 @@ inline constexpr int index_of<Op, List<Ops...>> = [] {
 }();
 
 template <class Op>
-inline constexpr bool takes_parameters = requires(float x) { Op::f(x, x, x); };
+inline constexpr bool takes_parameters = requires(float x) {
+  Op::f(x, x, x);
+};
 template <class Op>
-inline constexpr bool has_integers = requires { Op::integers; };
+inline constexpr bool has_integers = requires {
+  Op::integers;
+};
 template <class Op>
 constexpr Saves saves_of() {
-  if constexpr (requires { Op::saves; }) return Op::saves;
-  else return kBoth;
+  if constexpr (requires { Op::saves; })
+    return Op::saves;
+  else
+    return kBoth;
 }
 
 }  // namespace sg::ew

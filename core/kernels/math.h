@@ -1,6 +1,7 @@
-// Elementary functions for kernels: in float they are branch-free, so that loops over them vectorize; in double they are
-// the C library's. Every operation is rounded as written (no fma), so all instruction sets give the same bits. Errors
-// are within 3 units in the last place of float over the whole range; infinities and NaN come out as in C.
+// Elementary functions for kernels: in float they are branch-free, so that loops over them
+// vectorize; in double they are the C library's. Every operation is rounded as written (no fma), so
+// all instruction sets give the same bits. Errors are within 3 units in the last place of float
+// over the whole range; infinities and NaN come out as in C.
 #pragma once
 
 #include <math.h>  // C's functions: an inline std:: one could be linked into code for older processors
@@ -33,7 +34,9 @@ SG_HD float erf(float x) { return ::erff(x); }
 #else
 
 /// 2^n for n in [-126, 127].
-SG_HD float power_of_two(std::int32_t n) { return std::bit_cast<float>(static_cast<std::uint32_t>(n + 127) << 23); }
+SG_HD float power_of_two(std::int32_t n) {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(n + 127) << 23);
+}
 
 /// x = n ln(2) + r with |r| <= ln(2) / 2, ln(2) in two parts (Cody and Waite), for x within +-10^4.
 struct ExpParts {
@@ -42,7 +45,8 @@ struct ExpParts {
 };
 
 SG_HD ExpParts exp_parts(float x) {
-  const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, which is then in the low bits
+  const float magic =
+      12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, which is then in the low bits
   const float shifted = x * 1.44269504088896341f + magic;
   const float n = shifted - magic;
   const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
@@ -56,9 +60,11 @@ SG_HD ExpParts exp_parts(float x) {
 }
 
 SG_HD float exp(float x) {
-  const float low = x < -104.0f ? -104.0f : x;  // below, and above 89, the result is 0 or infinite anyway
+  const float low =
+      x < -104.0f ? -104.0f : x;  // below, and above 89, the result is 0 or infinite anyway
   const ExpParts e = exp_parts(low > 89.0f ? 89.0f : low);
-  // In two factors, since 2^128 and results below the normal numbers are reached through representable ones.
+  // In two factors, since 2^128 and results below the normal numbers are reached through
+  // representable ones.
   const std::int32_t half = e.n >> 1;
   const float y = ((e.less_one + 1.0f) * power_of_two(half)) * power_of_two(e.n - half);
   return x != x ? x : y;
@@ -103,7 +109,8 @@ SG_HD float log(float x) {
   return x < 0.0f || x != x ? __builtin_nanf("") : result;
 }
 
-/// log(1 + x), the rounding of 1 + x corrected to first order (Higham, "Accuracy and stability", section 1.14.1).
+/// log(1 + x), the rounding of 1 + x corrected to first order (Higham, "Accuracy and stability",
+/// section 1.14.1).
 SG_HD float log1p(float x) {
   const float u = 1.0f + x;
   const float d = u - 1.0f;

@@ -1,6 +1,6 @@
-// The library's own matrix product: packed panels and a register-blocked inner kernel (Goto and van de Geijn, "Anatomy
-// of high-performance matrix multiplication", 2008). It serves f64, and f32 where oneDNN is missing or too small a
-// product makes its call expensive.
+// The library's own matrix product: packed panels and a register-blocked inner kernel (Goto and van
+// de Geijn, "Anatomy of high-performance matrix multiplication", 2008). It serves f64, and f32
+// where oneDNN is missing or too small a product makes its call expensive.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,8 @@
 
 namespace sg::kernels {
 
-/// A matrix in memory: element (i, j) at data[i * row + j * column], one of the strides being 1 (or the size 1).
+/// A matrix in memory: element (i, j) at data[i * row + j * column], one of the strides being 1 (or
+/// the size 1).
 template <class T>
 struct MatrixView {
   const T* data;
@@ -18,10 +19,11 @@ struct MatrixView {
 
 template <class T>
 struct MatmulLoops {
-  /// c[i * ldc + j] = sum over p of a(i, p) b(p, j) for an m x n block; one thread. `scratch` holds scratch_bytes() bytes,
-  /// 64-byte aligned. An element's bits depend on its row of a and column of b alone, not on the block it is computed in.
-  void (*multiply)(std::int64_t m, std::int64_t n, std::int64_t k, MatrixView<T> a, MatrixView<T> b, T* c,
-                   std::int64_t ldc, void* scratch);
+  /// c[i * ldc + j] = sum over p of a(i, p) b(p, j) for an m x n block; one thread. `scratch` holds
+  /// scratch_bytes() bytes, 64-byte aligned. An element's bits depend on its row of a and column of
+  /// b alone, not on the block it is computed in.
+  void (*multiply)(std::int64_t m, std::int64_t n, std::int64_t k, MatrixView<T> a, MatrixView<T> b,
+                   T* c, std::int64_t ldc, void* scratch);
   std::int64_t (*scratch_bytes)(std::int64_t m, std::int64_t n, std::int64_t k);
   /// Rows and columns of the inner kernel's block: good sizes to cut a product at.
   int block_rows, block_columns;

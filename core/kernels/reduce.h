@@ -1,5 +1,5 @@
-// Loops of reductions: one thread, contiguous rows. Lanes and order are the same for every instruction set, so the bits
-// are, too.
+// Loops of reductions: one thread, contiguous rows. Lanes and order are the same for every
+// instruction set, so the bits are, too.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,8 @@ struct ReduceLoops {
   /// Folds n contiguous values into `start`.
   double (*row[kFolds])(const T* x, std::int64_t n, double start);
   /// accumulator[j] = fold of it and of x[r * stride + j] over all rows r, for j < n.
-  void (*rows[kFolds])(const T* x, std::int64_t stride, std::int64_t rows, std::int64_t n, double* accumulator);
+  void (*rows[kFolds])(const T* x, std::int64_t stride, std::int64_t rows, std::int64_t n,
+                       double* accumulator);
 };
 
 struct ReduceKernels {

@@ -23,18 +23,20 @@ struct RowLoops {
   void (*softmax_grad)(const T* y, const T* g, T* gx, std::int64_t rows, std::int64_t n);
   void (*log_softmax)(const T* x, T* y, std::int64_t rows, std::int64_t n);
   void (*log_softmax_grad)(const T* y, const T* g, T* gx, std::int64_t rows, std::int64_t n);
-  void (*layer_norm)(const T* x, const T* weight, const T* bias, T* y, std::int64_t rows, std::int64_t n, T eps,
-                     T* mean, T* rstd);
-  void (*layer_norm_grad)(const T* x, const T* weight, const T* g, T* gx, std::int64_t rows, std::int64_t n,
-                          const T* mean, const T* rstd);
-  /// gw[j] += sum over rows of g (x - mean) rstd, gb[j] += sum of g; in double, row by row. Either may be null.
-  void (*layer_norm_affine)(const T* x, const T* g, std::int64_t rows, std::int64_t n, const T* mean, const T* rstd,
-                            double* gw, double* gb);
+  void (*layer_norm)(const T* x, const T* weight, const T* bias, T* y, std::int64_t rows,
+                     std::int64_t n, T eps, T* mean, T* rstd);
+  void (*layer_norm_grad)(const T* x, const T* weight, const T* g, T* gx, std::int64_t rows,
+                          std::int64_t n, const T* mean, const T* rstd);
+  /// gw[j] += sum over rows of g (x - mean) rstd, gb[j] += sum of g; in double, row by row. Either
+  /// may be null.
+  void (*layer_norm_affine)(const T* x, const T* g, std::int64_t rows, std::int64_t n,
+                            const T* mean, const T* rstd, double* gw, double* gb);
   /// loss[r] for rows [begin, end); 0 where the target is ignored.
-  void (*cross_entropy)(const CrossEntropyRows<T>& c, std::int64_t begin, std::int64_t end, T* loss);
+  void (*cross_entropy)(const CrossEntropyRows<T>& c, std::int64_t begin, std::int64_t end,
+                        T* loss);
   /// gx = scale[r * scale_stride] dloss/dx for rows [begin, end).
-  void (*cross_entropy_grad)(const CrossEntropyRows<T>& c, std::int64_t begin, std::int64_t end, const T* scale,
-                             std::int64_t scale_stride, T* gx);
+  void (*cross_entropy_grad)(const CrossEntropyRows<T>& c, std::int64_t begin, std::int64_t end,
+                             const T* scale, std::int64_t scale_stride, T* gx);
 };
 
 struct RowKernels {

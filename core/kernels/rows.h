@@ -1,5 +1,6 @@
-// Row programs: softmax, layer norm, cross entropy, each written once against a Team, "the workers that share one row":
-// one CPU thread (SerialTeam in isa/rows.cpp) or, later, one CUDA block. A team has
+// Row programs: softmax, layer norm, cross entropy, each written once against a Team, "the workers
+// that share one row": one CPU thread (SerialTeam in isa/rows.cpp) or, later, one CUDA block. A
+// team has
 //
 //   each(n, f)      f(i) for every i < n, in any order
 //   sum<T>(n, f)    the sum of f(i); the same value in every worker
@@ -36,8 +37,8 @@ SG_HD void softmax_grad(const Team& team, const T* y, const T* g, T* gx, std::in
   team.each(n, [&](std::int64_t i) { gx[i] = (g[i] - dot) * y[i]; });
 }
 
-/// log(sum(exp(x))) in two parts whose sum it is: the maximum, and the rest. Subtracting them one after the other keeps
-/// the precision that one rounded number would lose.
+/// log(sum(exp(x))) in two parts whose sum it is: the maximum, and the rest. Subtracting them one
+/// after the other keeps the precision that one rounded number would lose.
 template <class T>
 struct LogSumExp {
   T top, rest;
@@ -62,10 +63,11 @@ SG_HD void log_softmax_grad(const Team& team, const T* y, const T* g, T* gx, std
   team.each(n, [&](std::int64_t i) { gx[i] = g[i] - math::exp(y[i]) * total; });
 }
 
-/// y = (x - mean) rstd weight + bias; weight and bias may be null (Ba et al., "Layer normalization", 2016).
+/// y = (x - mean) rstd weight + bias; weight and bias may be null (Ba et al., "Layer
+/// normalization", 2016).
 template <class Team, class T>
-SG_HD void layer_norm(const Team& team, const T* x, const T* weight, const T* bias, T* y, std::int64_t n, T eps,
-                      T* mean_out, T* rstd_out) {
+SG_HD void layer_norm(const Team& team, const T* x, const T* weight, const T* bias, T* y,
+                      std::int64_t n, T eps, T* mean_out, T* rstd_out) {
   const T mean = team.template sum<T>(n, [&](std::int64_t i) { return x[i]; }) / T(n);
   const T squares = team.template sum<T>(n, [&](std::int64_t i) {
     const T d = x[i] - mean;
@@ -88,32 +90,38 @@ SG_HD void layer_norm(const Team& team, const T* x, const T* weight, const T* bi
 
 /// With h = (x - mean) rstd and u = g weight: gx = rstd (u - mean(u) - h mean(u h)).
 template <class Team, class T>
-SG_HD void layer_norm_grad(const Team& team, const T* x, const T* weight, const T* g, T* gx, std::int64_t n, T mean,
-                           T rstd) {
+SG_HD void layer_norm_grad(const Team& team, const T* x, const T* weight, const T* g, T* gx,
+                           std::int64_t n, T mean, T rstd) {
   const auto run = [&](auto u) {
     const T a = team.template sum<T>(n, [&](std::int64_t i) { return u(i); }) / T(n);
-    const T b = team.template sum<T>(n, [&](std::int64_t i) { return u(i) * ((x[i] - mean) * rstd); }) / T(n);
+    const T b = team.template sum<T>(n, [&](std::int64_t i) {
+      return u(i) * ((x[i] - mean) * rstd);
+    }) / T(n);
     team.each(n, [&](std::int64_t i) { gx[i] = rstd * (u(i) - a - ((x[i] - mean) * rstd) * b); });
   };
-  if (weight != nullptr) run([=](std::int64_t i) { return g[i] * weight[i]; });
-  else run([=](std::int64_t i) { return g[i]; });
+  if (weight != nullptr)
+    run([=](std::int64_t i) { return g[i] * weight[i]; });
+  else
+    run([=](std::int64_t i) { return g[i]; });
 }
 
-/// Loss of a row whose target is class `target`: (1 - s) (lse - x[target]) + s (lse - mean(x)), s the label smoothing.
+/// Loss of a row whose target is class `target`: (1 - s) (lse - x[target]) + s (lse - mean(x)), s
+/// the label smoothing.
 template <class Team, class T>
-SG_HD T cross_entropy(const Team& team, const T* x, std::int64_t n, std::int64_t target, T smoothing,
-                      LogSumExp<T>* kept) {
+SG_HD T cross_entropy(const Team& team, const T* x, std::int64_t n, std::int64_t target,
+                      T smoothing, LogSumExp<T>* kept) {
   const LogSumExp<T> lse = log_sum_exp(team, x, n);
   if (team.first()) *kept = lse;
   const T hit = (lse.top - x[target]) + lse.rest;
   if (smoothing == T(0)) return hit;
-  const T all = team.template sum<T>(n, [&](std::int64_t i) { return (lse.top - x[i]) + lse.rest; });
+  const T all =
+      team.template sum<T>(n, [&](std::int64_t i) { return (lse.top - x[i]) + lse.rest; });
   return (T(1) - smoothing) * hit + smoothing * (all / T(n));
 }
 
 template <class Team, class T>
-SG_HD void cross_entropy_grad(const Team& team, const T* x, T* gx, std::int64_t n, std::int64_t target, T smoothing,
-                              LogSumExp<T> lse, T scale) {
+SG_HD void cross_entropy_grad(const Team& team, const T* x, T* gx, std::int64_t n,
+                              std::int64_t target, T smoothing, LogSumExp<T> lse, T scale) {
   const T miss = smoothing / T(n), hit = T(1) - smoothing;
   team.each(n, [&](std::int64_t i) {
     const T p = math::exp((x[i] - lse.top) - lse.rest) - miss;
@@ -123,18 +131,18 @@ SG_HD void cross_entropy_grad(const Team& team, const T* x, T* gx, std::int64_t 
 
 /// Loss against class probabilities t: -sum(t' log_softmax(x)), t' = (1 - s) t + s / n.
 template <class Team, class T>
-SG_HD T cross_entropy_soft(const Team& team, const T* x, const T* t, std::int64_t n, T smoothing, LogSumExp<T>* kept) {
+SG_HD T cross_entropy_soft(const Team& team, const T* x, const T* t, std::int64_t n, T smoothing,
+                           LogSumExp<T>* kept) {
   const LogSumExp<T> lse = log_sum_exp(team, x, n);
   if (team.first()) *kept = lse;
   const T miss = smoothing / T(n), keep = T(1) - smoothing;
-  return team.template sum<T>(n, [&](std::int64_t i) {
-    return (keep * t[i] + miss) * ((lse.top - x[i]) + lse.rest);
-  });
+  return team.template sum<T>(
+      n, [&](std::int64_t i) { return (keep * t[i] + miss) * ((lse.top - x[i]) + lse.rest); });
 }
 
 template <class Team, class T>
-SG_HD void cross_entropy_soft_grad(const Team& team, const T* x, const T* t, T* gx, std::int64_t n, T smoothing,
-                                   LogSumExp<T> lse, T scale) {
+SG_HD void cross_entropy_soft_grad(const Team& team, const T* x, const T* t, T* gx, std::int64_t n,
+                                   T smoothing, LogSumExp<T> lse, T scale) {
   const T miss = smoothing / T(n), keep = T(1) - smoothing;
   const T weight = team.template sum<T>(n, [&](std::int64_t i) { return keep * t[i] + miss; });
   team.each(n, [&](std::int64_t i) {

@@ -27,7 +27,8 @@ std::vector<Layer> make_layers(int count, std::int64_t width, DType dtype = DTyp
 }
 
 Var apply(const Layer& layer, const Var& x, std::uint64_t site) {
-  return dropout(gelu(linear(x, layer.weight, layer.bias)), 0.25, site) + softmax(x, -1) * sum(x, -1, keep);
+  return dropout(gelu(linear(x, layer.weight, layer.bias)), 0.25, site) +
+         softmax(x, -1) * sum(x, -1, keep);
 }
 
 std::vector<Tensor> gradients(const std::vector<Layer>& layers, const Var& x) {
@@ -80,7 +81,10 @@ TEST(Checkpoint, Nested) {
   const auto inner = [&](const Var& in, std::uint64_t from) {
     return checkpoint([&, from](const Var& h) { return plain(h, from, from + 2); }, in);
   };
-  sum(checkpoint([&](const Var& in) { return tanh(inner(apply(layers[2], inner(in, 0), 2), 3)) * 1.0; }, x)).backward();
+  sum(checkpoint(
+          [&](const Var& in) { return tanh(inner(apply(layers[2], inner(in, 0), 2), 3)) * 1.0; },
+          x))
+      .backward();
   const std::vector<Tensor> nested = gradients(layers, x);
   sum(tanh(plain(x, 0, 5)) * 1.0).backward();
   expect_equal(nested, gradients(layers, x));
@@ -127,7 +131,8 @@ TEST(Checkpoint, DropoutDrawsTheSameMaskAfterTheStepHasMoved) {
   const Var y = checkpoint([](const Var& in) { return dropout(square(in), 0.5, 3); }, x);
   const Tensor value = y.value().clone();
   {
-    const Scoped state(current_rank().state, StepState{7, 1000});  // another micro-batch has begun meanwhile
+    const Scoped state(current_rank().state,
+                       StepState{7, 1000});  // another micro-batch has begun meanwhile
     sum(y).backward();
   }
   // d/dx of mask * x^2 / (1 - p) at 1 is twice the value.
@@ -182,9 +187,11 @@ TEST(Checkpoint, NoGradInsideTheFunction) {
 
 TEST(Checkpoint, AFunctionThatRunsOtherOpsTheSecondTimeIsAnError) {
   const Var x(test::random({4}, DType::f64), true);
-  const Var y = checkpoint([](const Var& in) { return recomputing() ? tanh(in) : tanh(tanh(in)); }, x);
+  const Var y =
+      checkpoint([](const Var& in) { return recomputing() ? tanh(in) : tanh(tanh(in)); }, x);
   EXPECT_EQ(error_of([&] { sum(y).backward(); }),
-            "[checkpoint] recomputation saved 1 values, the first forward 2: the function must run the same ops both "
+            "[checkpoint] recomputation saved 1 values, the first forward 2: the function must run "
+            "the same ops both "
             "times");
 }
 

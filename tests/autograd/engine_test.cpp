@@ -24,7 +24,8 @@ using Values = std::vector<double>;
 
 TEST(Engine, UndoesBroadcasting) {
   const Var row = leaf({1, 2, 3}), scalar(Tensor::full({}, 2, DType::f64), true);
-  const Var matrix(Tensor::full({2, 3}, 1, DType::f64), true), column(Tensor::full({2, 1}, 1, DType::f64), true);
+  const Var matrix(Tensor::full({2, 3}, 1, DType::f64), true),
+      column(Tensor::full({2, 1}, 1, DType::f64), true);
   sum(row * matrix + scalar * column).backward();
   EXPECT_EQ(grad_of(row), (Values{2, 2, 2}));
   EXPECT_EQ(grad_of(scalar), (Values{6}));
@@ -108,12 +109,14 @@ TEST(Engine, ASecondBackwardThrows) {
   const Var z = sum(y);
   z.backward();
   const std::string text =
-      "[backward] the graph was already used: the saved values of sum are gone; run the forward again before a second "
+      "[backward] the graph was already used: the saved values of sum are gone; run the forward "
+      "again before a second "
       "backward";
   EXPECT_EQ(error_of([&] { z.backward(); }), text);
   // Also through another root that shares a part of the graph.
   EXPECT_EQ(error_of([&] { sum(y * 2.0).backward(); }),
-            "[backward] the graph was already used: the saved values of exp are gone; run the forward again before a "
+            "[backward] the graph was already used: the saved values of exp are gone; run the "
+            "forward again before a "
             "second backward");
   EXPECT_EQ(grad_of(x).size(), 2u);
 }
@@ -123,13 +126,16 @@ TEST(Engine, AChangeInPlaceBetweenForwardAndBackwardIsAnError) {
   const Var y = exp(x);  // keeps its output
   ops::mul_(y.value(), 2);
   EXPECT_EQ(error_of([&] { sum(y).backward(); }),
-            "[backward] f64 [3] (the output of exp) was changed in place between forward and backward: version 1, saved "
+            "[backward] f64 [3] (the output of exp) was changed in place between forward and "
+            "backward: version 1, saved "
             "at 0; change a clone() of it");
   // A change of a view counts for the whole, and one of a value that nobody saved is no error.
   const Var a = leaf({1, 2, 3});
   const Var b = square(a);
   a.value().slice(0, 0, 1).fill(7);
-  EXPECT_NE(error_of([&] { sum(b).backward(); }).find("changed in place between forward and backward"), std::string::npos);
+  EXPECT_NE(
+      error_of([&] { sum(b).backward(); }).find("changed in place between forward and backward"),
+      std::string::npos);
   const Var c = leaf({1, 2, 3});
   const Var d = c + 1.0;
   ops::mul_(d.value(), 2);
@@ -144,7 +150,8 @@ TEST(Engine, RootsAndSeedsAreChecked) {
             "[backward] the seed is f64 [3], the value is f64 [2]");
   EXPECT_EQ(error_of([&] { (x * 2.0).backward(Tensor::zeros({2}, DType::f32)); }),
             "[backward] the seed is f32 [2], the value is f64 [2]");
-  EXPECT_EQ(error_of([&] { Var().backward(); }), "[backward] the value does not depend on anything that requires a gradient");
+  EXPECT_EQ(error_of([&] { Var().backward(); }),
+            "[backward] the value does not depend on anything that requires a gradient");
 }
 
 TEST(Engine, AGraphOfTwoHundredThousandNodes) {
@@ -170,7 +177,8 @@ TEST(Engine, SeveralOutputsOfWhichOneIsUsed) {
   const Tensor value = x.value();
   int calls = 0;
   const auto outputs = record_many(
-      "halves", std::span<const Var>(&x, 1), {value.slice(0, 0, 2), value.slice(0, 2, 2)}, [&](Backward& back) {
+      "halves", std::span<const Var>(&x, 1), {value.slice(0, 0, 2), value.slice(0, 2, 2)},
+      [&](Backward& back) {
         ++calls;
         EXPECT_FALSE(back.has_grad(0));
         EXPECT_TRUE(back.has_grad(1));
@@ -184,8 +192,10 @@ TEST(Engine, SeveralOutputsOfWhichOneIsUsed) {
 
 TEST(Engine, AGradientOfAnotherDtypeIsAnError) {
   const Var x = leaf({1});
-  const Var y = record("wrong", {x}, x.value(), [](Backward& back) { back.set(0, Tensor::zeros({1}, DType::f32)); });
-  EXPECT_EQ(error_of([&] { sum(y).backward(); }), "[backward of wrong] gradient f32 [1] of an input of dtype f64");
+  const Var y = record("wrong", {x}, x.value(),
+                       [](Backward& back) { back.set(0, Tensor::zeros({1}, DType::f32)); });
+  EXPECT_EQ(error_of([&] { sum(y).backward(); }),
+            "[backward of wrong] gradient f32 [1] of an input of dtype f64");
 }
 
 TEST(Engine, GradientsAreBookedAsGradients) {
@@ -236,7 +246,8 @@ TEST_F(SinkTest, AGradientIsWrittenToItsFinalPlace) {
   sink->place = buffer.slice(0, 5, 12).reshape({3, 4});
   const Tensor x = test::random({2, 4}, DType::f64, 3);
   linear(x, w, b).backward(Tensor::full({2, 3}, 1, DType::f64));
-  EXPECT_EQ(sink->log, (std::vector<std::string>{"target weight", "target bias", "ready weight", "ready bias"}));
+  EXPECT_EQ(sink->log, (std::vector<std::string>{"target weight", "target bias", "ready weight",
+                                                 "ready bias"}));
   EXPECT_EQ(sink->received[0].raw_data(), sink->place.raw_data());
   expect_close(buffer.slice(0, 5, 12).reshape({3, 4}),
                ops::matmul(Tensor::full({3, 2}, 1, DType::f64), x), 1e-15, 1e-15);
@@ -258,7 +269,8 @@ TEST_F(SinkTest, ALeafOfTwoUsesArrivesOnceAndComplete) {
   expect_same_bits(sink->received[0], plain.grad());
 }
 
-// An expanded gradient (of a sum) reaches the sink as ordinary memory, and a leaf that nothing flows into as zeros.
+// An expanded gradient (of a sum) reaches the sink as ordinary memory, and a leaf that nothing
+// flows into as zeros.
 TEST_F(SinkTest, WhatArrivesIsContiguousAndNeverMissing) {
   const Var w = parameter("weight", {2, 3}, 1), unused = parameter("unused", {2}, 2);
   sum(w).backward();

@@ -25,9 +25,10 @@ TEST(Gradcheck, AcceptsARightGradientAndRestoresTheInputs) {
 TEST(Gradcheck, FindsAFactorThatIsOffByAMillionth) {
   const auto wrong = [](double factor) {
     return [factor](std::span<const Var> in) {
-      return record("wrong", {in[0]}, ops::square(in[0].value()), [x = Saved(in[0].value()), factor](Backward& back) {
-        back.set(0, ops::mul(ops::mul(back.grad(), x.get()), 2 * factor));
-      });
+      return record("wrong", {in[0]}, ops::square(in[0].value()),
+                    [x = Saved(in[0].value()), factor](Backward& back) {
+                      back.set(0, ops::mul(ops::mul(back.grad(), x.get()), 2 * factor));
+                    });
     };
   };
   const Var x(Tensor::full({2}, 3, DType::f64), true);
@@ -44,12 +45,16 @@ TEST(Gradcheck, FindsOneWrongElementAndOneForgottenInput) {
       back.set(0, g);
     });
   };
-  EXPECT_NE(error_of([&] { gradcheck(misses_last, {input({3})}); }).find("element 2"), std::string::npos);
+  EXPECT_NE(error_of([&] { gradcheck(misses_last, {input({3})}); }).find("element 2"),
+            std::string::npos);
   const auto misses_second = [](std::span<const Var> in) {
     return record("wrong", {in[0], in[1]}, ops::add(in[0].value(), in[1].value()),
                   [](Backward& back) { back.set(0, back.grad()); });
   };
-  EXPECT_NE(error_of([&] { gradcheck(misses_second, {input({2}), input({2})}); }).find("input 1"), std::string::npos);
+  EXPECT_NE(error_of([&] {
+              gradcheck(misses_second, {input({2}), input({2})});
+            }).find("input 1"),
+            std::string::npos);
 }
 
 TEST(Gradcheck, FindsASumThatLacksBroadcasting) {
@@ -60,12 +65,16 @@ TEST(Gradcheck, FindsASumThatLacksBroadcasting) {
                     back.set(1, ops::mul(back.grad(), x.get()).slice(0, 0, 1).squeeze(0));
                   });
   };
-  EXPECT_NE(error_of([&] { gradcheck(forgets, {input({2, 3}), input({3})}); }).find("input 1"), std::string::npos);
+  EXPECT_NE(error_of([&] {
+              gradcheck(forgets, {input({2, 3}), input({3})});
+            }).find("input 1"),
+            std::string::npos);
 }
 
 TEST(Gradcheck, NeedsDoubles) {
   EXPECT_EQ(error_of([&] {
-              gradcheck([](std::span<const Var> in) { return in[0]; }, {Var(Tensor::zeros({2}), true)});
+              gradcheck([](std::span<const Var> in) { return in[0]; },
+                        {Var(Tensor::zeros({2}), true)});
             }),
             "[gradcheck] inputs must be f64 leaves, got f32 [2]");
 }

@@ -33,7 +33,8 @@ template <class F>
 void compare_with_golden(DType dtype, double rtol, double atol, const F& prepare) {
   for (const GoldenCase& c : golden()) {
     SCOPED_TRACE(c.text());
-    // 16-bit values end at 65504 or have few digits there: extreme arguments are for the wide dtypes.
+    // 16-bit values end at 65504 or have few digits there: extreme arguments are for the wide
+    // dtypes.
     if (size_of(dtype) == 2 && std::max(largest(c.output), largest(c.grads[0])) > 1e3) continue;
     std::vector<Var> inputs;
     for (const Tensor& x : c.inputs) inputs.emplace_back(prepare(x.to(dtype)), true);
@@ -55,10 +56,18 @@ TEST(GoldenOps, F64) { compare_with_golden(DType::f64, 1e-12, 1e-13, as_it_is); 
 TEST(GoldenOps, F32) { compare_with_golden(DType::f32, 4e-6, 2e-6, as_it_is); }
 TEST(GoldenOps, BF16) { compare_with_golden(DType::bf16, 0x1p-6, 0x1p-6, as_it_is); }
 TEST(GoldenOps, F16) { compare_with_golden(DType::f16, 0x1p-9, 0x1p-8, as_it_is); }
-TEST(GoldenOps, F64WithDimensionsInReverse) { compare_with_golden(DType::f64, 1e-12, 1e-13, test::reversed_order); }
-TEST(GoldenOps, F64EverySecondElement) { compare_with_golden(DType::f64, 1e-12, 1e-13, test::every_second); }
-TEST(GoldenOps, F32WithDimensionsInReverse) { compare_with_golden(DType::f32, 4e-6, 2e-6, test::reversed_order); }
-TEST(GoldenOps, BF16EverySecondElement) { compare_with_golden(DType::bf16, 0x1p-6, 0x1p-6, test::every_second); }
+TEST(GoldenOps, F64WithDimensionsInReverse) {
+  compare_with_golden(DType::f64, 1e-12, 1e-13, test::reversed_order);
+}
+TEST(GoldenOps, F64EverySecondElement) {
+  compare_with_golden(DType::f64, 1e-12, 1e-13, test::every_second);
+}
+TEST(GoldenOps, F32WithDimensionsInReverse) {
+  compare_with_golden(DType::f32, 4e-6, 2e-6, test::reversed_order);
+}
+TEST(GoldenOps, BF16EverySecondElement) {
+  compare_with_golden(DType::bf16, 0x1p-6, 0x1p-6, test::every_second);
+}
 
 TEST(GoldenOps, EveryListedElementwiseOpHasACase) {
   std::set<std::string> names;
@@ -72,7 +81,8 @@ TEST(MetaOps, InferTheShapesOfEveryCase) {
   for (const GoldenCase& c : golden()) {
     SCOPED_TRACE(c.text());
     std::vector<Var> inputs;
-    for (const Tensor& x : c.inputs) inputs.emplace_back(Tensor::empty(x.shape(), DType::f32, kMeta), true);
+    for (const Tensor& x : c.inputs)
+      inputs.emplace_back(Tensor::empty(x.shape(), DType::f32, kMeta), true);
     const Var y = test::run_case(c, inputs);
     EXPECT_TRUE(y.value().is_meta());
     EXPECT_EQ(y.dtype(), DType::f32);
@@ -102,8 +112,10 @@ int gradcheck_golden(const F& prepare) {
   int checked = 0;
   for (const GoldenCase& c : golden()) {
     SCOPED_TRACE(c.text());
-    if (largest(c.output) > 100) continue;  // exp(30) beside exp(0): differences of the sum lose the small ones
-    if (c.args.value("padding", -1) >= 0) continue;  // by definition the gradient is not the derivative
+    if (largest(c.output) > 100)
+      continue;  // exp(30) beside exp(0): differences of the sum lose the small ones
+    if (c.args.value("padding", -1) >= 0)
+      continue;  // by definition the gradient is not the derivative
     std::vector<Var> inputs;
     for (std::size_t i = 0; i < c.inputs.size(); ++i)
       inputs.emplace_back(prepare(off_the_grid(c.inputs[i], i)), true);
@@ -129,19 +141,28 @@ TEST(GradcheckOps, ChannelsLast) {
   EXPECT_TRUE(keeps(tanh(input(1))));
   EXPECT_TRUE(keeps(mul(input(1), bias)));
   EXPECT_TRUE(keeps(add(input(1), input(2))));
-  gradcheck([&](std::span<const Var> x) { return tanh(mul(x[0], x[2])) + square(x[1]); }, {input(1), input(2), bias});
-  gradcheck([&](std::span<const Var> x) { return sum(x[0], {0, 2, 3}) * mean(x[1], {1, 2, 0}, keep); },
-            {input(3), Var(test::random({2, 3, 4, 3}, DType::f64, 4).channels_last(), true)});
+  gradcheck([&](std::span<const Var> x) { return tanh(mul(x[0], x[2])) + square(x[1]); },
+            {input(1), input(2), bias});
+  gradcheck(
+      [&](std::span<const Var> x) {
+        return sum(x[0], {0, 2, 3}) * mean(x[1], {1, 2, 0}, keep);
+      },
+      {input(3), Var(test::random({2, 3, 4, 3}, DType::f64, 4).channels_last(), true)});
   gradcheck([&](std::span<const Var> x) { return softmax(x[0], 1); }, {input(5)});
   gradcheck([&](std::span<const Var> x) { return layer_norm(x[0], {5}, {}, {}); }, {input(6)});
   gradcheck([&](std::span<const Var> x) { return flatten(x[0], 1); }, {input(6)});
-  gradcheck([&](std::span<const Var> x) { return cat(std::vector<Var>{x[0], x[1]}, 1); }, {input(6), input(7)});
+  gradcheck(
+      [&](std::span<const Var> x) {
+        return cat(std::vector<Var>{x[0], x[1]}, 1);
+      },
+      {input(6), input(7)});
   gradcheck([&](std::span<const Var> x) { return contiguous(x[0]); }, {input(8)});
 }
 
 TEST(GradcheckOps, SizesZeroAndOne) {
   const auto input = [](const Shape& shape) { return Var(test::random(shape, DType::f64), true); };
-  const auto check = [](const std::function<Var(std::span<const Var>)>& fn, std::vector<Var> inputs) {
+  const auto check = [](const std::function<Var(std::span<const Var>)>& fn,
+                        std::vector<Var> inputs) {
     EXPECT_EQ(test::error_of([&] { gradcheck(fn, inputs); }), "no error");
     for (const Var& x : inputs) EXPECT_EQ(x.grad().shape(), x.shape());
   };
@@ -150,25 +171,32 @@ TEST(GradcheckOps, SizesZeroAndOne) {
     check([](auto x) { return relu(x[0]) + tanh(x[0]); }, {input(shape)});
     check([](auto x) { return x[0] * x[1]; }, {input(shape), input({})});
     check([](auto x) { return sum(x[0]); }, {input(shape)});
-    check([](auto x) { return reshape(x[0], {-1}); }, {numel(shape) > 0 ? input(shape) : input({1, 1})});
-    check([](auto x) { return x[0] / x[1]; }, {input(shape), Var(test::random({}, DType::f64, 1, 1, 2), true)});
+    check([](auto x) { return reshape(x[0], {-1}); },
+          {numel(shape) > 0 ? input(shape) : input({1, 1})});
+    check([](auto x) { return x[0] / x[1]; },
+          {input(shape), Var(test::random({}, DType::f64, 1, 1, 2), true)});
   }
   check([](auto x) { return matmul(x[0], x[1]); }, {input({0, 3}), input({3, 2})});
   check([](auto x) { return matmul(x[0], x[1]); }, {input({2, 0}), input({0, 3})});
   check([](auto x) { return matmul(x[0], x[1]); }, {input({2, 3}), input({3, 0})});
   check([](auto x) { return matmul(x[0], x[1]); }, {input({2, 2, 0}), input({0, 3})});
-  check([](auto x) { return linear(x[0], x[1], x[2], true); }, {input({0, 3}), input({2, 3}), input({2})});
-  check([](auto x) { return linear(x[0], x[1], x[2]); }, {input({2, 0}), input({3, 0}), input({3})});
+  check([](auto x) { return linear(x[0], x[1], x[2], true); },
+        {input({0, 3}), input({2, 3}), input({2})});
+  check([](auto x) { return linear(x[0], x[1], x[2]); },
+        {input({2, 0}), input({3, 0}), input({3})});
   check([](auto x) { return softmax(x[0], 1); }, {input({0, 3})});
   check([](auto x) { return softmax(x[0], 1); }, {input({3, 1})});
   check([](auto x) { return log_softmax(x[0], 0); }, {input({3, 0})});
-  check([](auto x) { return layer_norm(x[0], {3}, x[1], x[2]); }, {input({0, 3}), input({3}), input({3})});
-  check([](auto x) { return layer_norm(x[0], {1}, x[1], x[2]); }, {input({4, 1}), input({1}), input({1})});
+  check([](auto x) { return layer_norm(x[0], {3}, x[1], x[2]); },
+        {input({0, 3}), input({3}), input({3})});
+  check([](auto x) { return layer_norm(x[0], {1}, x[1], x[2]); },
+        {input({4, 1}), input({1}), input({1})});
   check([](auto x) { return cat(x, 0); }, {input({0, 2}), input({3, 2})});
   check([](auto x) { return slice(x[0], 0, 3, 0); }, {input({3})});
   check([](auto x) { return pad(x[0], {1, 1}); }, {input({0})});
   check([](auto x) { return embedding(Tensor::empty({0}, DType::i64), x[0]); }, {input({2, 3})});
-  check([](auto x) { return cross_entropy(x[0], Tensor::empty({0}, DType::i64), Reduction::sum); }, {input({0, 3})});
+  check([](auto x) { return cross_entropy(x[0], Tensor::empty({0}, DType::i64), Reduction::sum); },
+        {input({0, 3})});
   check([](auto x) { return mse_loss(x[0], x[1]); }, {input({1}), input({1})});
 }
 
@@ -181,8 +209,12 @@ TEST(GradcheckOps, Dropout) {
 }
 
 TEST(GradcheckOps, CastAndMixedChains) {
-  gradcheck([](std::span<const Var> x) { return sum(cast(x[0], DType::f64) * 3.0 - 1.0, -1, keep) / x[1]; },
-            {Var(test::random({3, 4}, DType::f64), true), Var(test::random({3, 1}, DType::f64, 1, 1, 2), true)});
+  gradcheck(
+      [](std::span<const Var> x) {
+        return sum(cast(x[0], DType::f64) * 3.0 - 1.0, -1, keep) / x[1];
+      },
+      {Var(test::random({3, 4}, DType::f64), true),
+       Var(test::random({3, 1}, DType::f64, 1, 1, 2), true)});
   const Var x(test::random({5}, DType::f64), true);
   const Var y = cast(x, DType::f32);
   EXPECT_EQ(y.dtype(), DType::f32);
@@ -197,45 +229,91 @@ TEST(OpErrors, Texts) {
   const auto f32 = [](const Shape& shape) { return Var(Tensor::zeros(shape)); };
   const auto f64 = [](const Shape& shape) { return Var(Tensor::zeros(shape, DType::f64)); };
   const Tensor i64 = Tensor::zeros({2}, DType::i64);
-  EXPECT_EQ(error_of([&] { matmul(f32({4, 8}), f32({7, 3})); }), "[matmul] inner sizes differ: [4, 8] x [7, 3]");
-  EXPECT_EQ(error_of([&] { matmul(f32({}), f32({3})); }), "[matmul] needs at least one dimension: [] x [3]");
-  EXPECT_EQ(error_of([&] { matmul(f32({2, 3}), f64({3, 2})); }),
+  EXPECT_EQ(error_of([&] {
+              matmul(f32({4, 8}), f32({7, 3}));
+            }),
+            "[matmul] inner sizes differ: [4, 8] x [7, 3]");
+  EXPECT_EQ(error_of([&] { matmul(f32({}), f32({3})); }),
+            "[matmul] needs at least one dimension: [] x [3]");
+  EXPECT_EQ(error_of([&] {
+              matmul(f32({2, 3}), f64({3, 2}));
+            }),
             "[matmul] mixed dtypes: f32 [2, 3] and f64 [3, 2]; cast one of them");
-  EXPECT_EQ(error_of([&] { matmul(Var(i64), Var(i64)); }), "[matmul] needs a floating dtype, got i64 [1, 2]; cast it first");
-  EXPECT_EQ(error_of([&] { add(f32({2}), f64({2})); }), "[add] mixed dtypes: f32 [2] and f64 [2]; cast one of them");
-  EXPECT_EQ(error_of([&] { mul(f32({2, 3}), f32({4})); }),
-            "[mul] shapes [2, 3] and [4] do not broadcast: sizes 3 and 4 at dimension -1; sizes must be equal or 1");
-  EXPECT_EQ(error_of([&] { exp(Var(i64)); }), "[exp] is not defined for i64; cast to a floating dtype first");
-  EXPECT_EQ(error_of([&] { div(Var(i64), Var(i64)); }), "[div] is not defined for i64; cast to a floating dtype first");
-  EXPECT_EQ(error_of([&] { where(i64, f32({2}), f32({2})); }), "[where] the condition must be u8, got i64 [2]");
-  EXPECT_EQ(error_of([&] { linear(f32({2, 5}), f32({3, 4})); }),
+  EXPECT_EQ(error_of([&] { matmul(Var(i64), Var(i64)); }),
+            "[matmul] needs a floating dtype, got i64 [1, 2]; cast it first");
+  EXPECT_EQ(error_of([&] { add(f32({2}), f64({2})); }),
+            "[add] mixed dtypes: f32 [2] and f64 [2]; cast one of them");
+  EXPECT_EQ(error_of([&] {
+              mul(f32({2, 3}), f32({4}));
+            }),
+            "[mul] shapes [2, 3] and [4] do not broadcast: sizes 3 and 4 at dimension -1; sizes "
+            "must be equal or 1");
+  EXPECT_EQ(error_of([&] { exp(Var(i64)); }),
+            "[exp] is not defined for i64; cast to a floating dtype first");
+  EXPECT_EQ(error_of([&] { div(Var(i64), Var(i64)); }),
+            "[div] is not defined for i64; cast to a floating dtype first");
+  EXPECT_EQ(error_of([&] { where(i64, f32({2}), f32({2})); }),
+            "[where] the condition must be u8, got i64 [2]");
+  EXPECT_EQ(error_of([&] {
+              linear(f32({2, 5}), f32({3, 4}));
+            }),
             "[linear] the input [2, 5] does not fit the weight [3, 4] (out, in)");
-  EXPECT_EQ(error_of([&] { linear(f32({2, 4}), f32({3, 4}), f32({4})); }),
+  EXPECT_EQ(error_of([&] {
+              linear(f32({2, 4}), f32({3, 4}), f32({4}));
+            }),
             "[linear] the bias [4] does not fit the weight [3, 4] (out, in)");
   EXPECT_EQ(error_of([&] { sum(f32({2, 3}), Dims{2}); }), "[sum] dimension 2 is outside [-2, 2)");
   EXPECT_EQ(error_of([&] { sum(f32({2, 3}), Dims{1, -1}); }), "[sum] dimension 1 twice in [1, -1]");
   EXPECT_EQ(error_of([&] { amax(f32({0, 3}), Dims{0}); }), "[amax] of no elements: shape [0, 3]");
-  EXPECT_EQ(error_of([&] { mean(Var(i64)); }), "[mean] needs a floating dtype, got i64 [2]; cast it first");
-  EXPECT_EQ(error_of([&] { reshape(f32({2, 3}), {4}); }), "[reshape] [2, 3] has 6 elements, [4] has 4");
-  EXPECT_EQ(error_of([&] { cat(std::vector<Var>{f32({2, 3}), f32({3, 3})}, 1); }),
+  EXPECT_EQ(error_of([&] { mean(Var(i64)); }),
+            "[mean] needs a floating dtype, got i64 [2]; cast it first");
+  EXPECT_EQ(error_of([&] {
+              reshape(f32({2, 3}), {4});
+            }),
+            "[reshape] [2, 3] has 6 elements, [4] has 4");
+  EXPECT_EQ(error_of([&] {
+              cat(std::vector<Var>{f32({2, 3}), f32({3, 3})}, 1);
+            }),
             "[cat] shapes [2, 3] and [3, 3] differ outside dimension 1");
   EXPECT_EQ(error_of([&] { cat({}, 1); }), "[cat] needs at least one tensor");
-  EXPECT_EQ(error_of([&] { stack(std::vector<Var>{f32({2}), f32({3})}, 0); }), "[stack] shapes differ: [2] and [3]");
-  EXPECT_EQ(error_of([&] { slice(f32({4}), 0, 2, 3); }), "[slice] 3 elements from 2 by 1 are outside dimension 0 of [4]");
-  EXPECT_EQ(error_of([&] { select(f32({4}), 0, 4); }), "[select] index 4 is outside dimension 0 of [4]");
+  EXPECT_EQ(error_of([&] {
+              stack(std::vector<Var>{f32({2}), f32({3})}, 0);
+            }),
+            "[stack] shapes differ: [2] and [3]");
+  EXPECT_EQ(error_of([&] { slice(f32({4}), 0, 2, 3); }),
+            "[slice] 3 elements from 2 by 1 are outside dimension 0 of [4]");
+  EXPECT_EQ(error_of([&] { select(f32({4}), 0, 4); }),
+            "[select] index 4 is outside dimension 0 of [4]");
   EXPECT_EQ(error_of([&] { pad(f32({4}), {1}); }),
             "[pad] widths [1] are not a (left, right) pair for each of the last dimensions of [4]");
-  EXPECT_EQ(error_of([&] { pad(f32({4}), {-3, -2}); }), "[pad] widths [-3, -2] cut more than dimension 0 of [4] has");
-  EXPECT_EQ(error_of([&] { softmax(Var(i64), 0); }), "[softmax] needs a floating dtype, got i64 [2]; cast it first");
-  EXPECT_EQ(error_of([&] { layer_norm(f32({2, 3}), {2}, {}, {}); }), "[layer_norm] the last dimensions of [2, 3] are not [2]");
-  EXPECT_EQ(error_of([&] { layer_norm(f32({2, 3}), {3}, f32({2}), {}); }),
+  EXPECT_EQ(error_of([&] {
+              pad(f32({4}), {-3, -2});
+            }),
+            "[pad] widths [-3, -2] cut more than dimension 0 of [4] has");
+  EXPECT_EQ(error_of([&] { softmax(Var(i64), 0); }),
+            "[softmax] needs a floating dtype, got i64 [2]; cast it first");
+  EXPECT_EQ(error_of([&] {
+              layer_norm(f32({2, 3}), {2}, {}, {});
+            }),
+            "[layer_norm] the last dimensions of [2, 3] are not [2]");
+  EXPECT_EQ(error_of([&] {
+              layer_norm(f32({2, 3}), {3}, f32({2}), {});
+            }),
             "[layer_norm] weight and bias must have shape [3], got [2]");
-  EXPECT_EQ(error_of([&] { embedding(Tensor::from(std::vector<std::int64_t>{0, 5}, {2}), f32({5, 3})); }),
+  EXPECT_EQ(error_of([&] {
+              embedding(Tensor::from(std::vector<std::int64_t>{0, 5}, {2}), f32({5, 3}));
+            }),
             "[embedding] index 5 at position 1 is outside [0, 5)");
-  EXPECT_EQ(error_of([&] { embedding(Tensor::zeros({2}), f32({5, 3})); }), "[embedding] indices must be i64, got f32 [2]");
-  EXPECT_EQ(error_of([&] { dropout(f32({2}), 1.5, 0); }), "[dropout] the probability must lie in [0, 1], got 1.5");
-  EXPECT_EQ(error_of([&] { mse_loss(f32({2}), f32({3})); }), "[mse_loss] shapes differ: [2] and [3]");
-  EXPECT_EQ(error_of([&] { Var(i64, true); }), "[var] only floating values have gradients, got i64 [2]");
+  EXPECT_EQ(error_of([&] {
+              embedding(Tensor::zeros({2}), f32({5, 3}));
+            }),
+            "[embedding] indices must be i64, got f32 [2]");
+  EXPECT_EQ(error_of([&] { dropout(f32({2}), 1.5, 0); }),
+            "[dropout] the probability must lie in [0, 1], got 1.5");
+  EXPECT_EQ(error_of([&] { mse_loss(f32({2}), f32({3})); }),
+            "[mse_loss] shapes differ: [2] and [3]");
+  EXPECT_EQ(error_of([&] { Var(i64, true); }),
+            "[var] only floating values have gradients, got i64 [2]");
 }
 
 TEST(OpErrors, CrossEntropyTargets) {
@@ -245,21 +323,32 @@ TEST(OpErrors, CrossEntropyTargets) {
     const auto n = static_cast<std::int64_t>(t.size());
     return Tensor::from(t, {n});
   };
-  EXPECT_EQ(error_of([&] { cross_entropy(logits, targets({1, 2, 3, 12})); }),
+  EXPECT_EQ(error_of([&] {
+              cross_entropy(logits, targets({1, 2, 3, 12}));
+            }),
             "[cross_entropy] target 12 at index 3 is outside [0, 10)");
-  EXPECT_EQ(error_of([&] { cross_entropy(logits, targets({1, -1, 3, 2})); }),
+  EXPECT_EQ(error_of([&] {
+              cross_entropy(logits, targets({1, -1, 3, 2}));
+            }),
             "[cross_entropy] target -1 at index 1 is outside [0, 10)");
-  EXPECT_EQ(error_of([&] { cross_entropy(logits, targets({1, 2, 3})); }),
+  EXPECT_EQ(error_of([&] {
+              cross_entropy(logits, targets({1, 2, 3}));
+            }),
             "[cross_entropy] targets [3] do not fit logits [4, 10]: expected [4]");
   EXPECT_EQ(error_of([&] { cross_entropy(logits, Tensor::zeros({4}, DType::i32)); }),
             "[cross_entropy] targets must be i64 or class probabilities, got i32 [4]");
-  EXPECT_EQ(error_of([&] { cross_entropy(logits, Tensor::zeros({4, 9})); }),
+  EXPECT_EQ(error_of([&] {
+              cross_entropy(logits, Tensor::zeros({4, 9}));
+            }),
             "[cross_entropy] class probabilities f32 [4, 9] must be as the logits f32 [4, 10]");
-  EXPECT_EQ(error_of([&] { cross_entropy(logits, targets({1, 2, 3, 4}), Reduction::mean, -100, 1.5); }),
+  EXPECT_EQ(error_of([&] {
+              cross_entropy(logits, targets({1, 2, 3, 4}), Reduction::mean, -100, 1.5);
+            }),
             "[cross_entropy] label smoothing must lie in [0, 1], got 1.5");
   // All ignored: 0 / 0, as in PyTorch. Another ignore_index may be any number.
   EXPECT_TRUE(std::isnan(cross_entropy(logits, targets({-100, -100, -100, -100})).item()));
-  EXPECT_NEAR(cross_entropy(logits, targets({77, 1, 77, 2}), Reduction::mean, 77).item(), std::log(10.0), 1e-6);
+  EXPECT_NEAR(cross_entropy(logits, targets({77, 1, 77, 2}), Reduction::mean, 77).item(),
+              std::log(10.0), 1e-6);
 }
 
 }  // namespace

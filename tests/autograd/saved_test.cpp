@@ -122,14 +122,16 @@ TEST_F(SourceTest, AStepBetweenForwardAndBackwardIsAnError) {
   const Var loss = sum(linear(Var(x, true), w));
   ++source->version_number;
   EXPECT_EQ(error_of([&] { loss.backward(); }),
-            "[backward] unit 2 (fc1.weight) was changed between forward and backward: version 1, saved at 0; run "
+            "[backward] unit 2 (fc1.weight) was changed between forward and backward: version 1, "
+            "saved at 0; run "
             "backward before step()");
 }
 
 TEST_F(SourceTest, ASourceThatIsGoneIsAnError) {
   const Tensor value = weight().value();
   source.reset();
-  EXPECT_EQ(error_of([&] { Saved saved(value); }), "[saved] the source of a gathered value is gone");
+  EXPECT_EQ(error_of([&] { Saved saved(value); }),
+            "[saved] the source of a gathered value is gone");
 }
 
 TEST_F(SourceTest, CheckpointingGathersForTheRecomputationToo) {

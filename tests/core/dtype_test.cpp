@@ -15,10 +15,12 @@ namespace {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
-// Values around every rounding boundary: each 16-bit value, its midpoints to the next, and a bit to both sides.
+// Values around every rounding boundary: each 16-bit value, its midpoints to the next, and a bit to
+// both sides.
 template <class H>
 std::vector<float> interesting_floats() {
-  std::vector<float> values{0.0f, -0.0f, 1e-45f, -1e-45f, 1e38f, 65503.9f, 65519.9f, 65520.0f, 65536.0f, 3.4e38f, kInfinity, -kInfinity};
+  std::vector<float> values{0.0f,     -0.0f,    1e-45f,   -1e-45f, 1e38f,     65503.9f,
+                            65519.9f, 65520.0f, 65536.0f, 3.4e38f, kInfinity, -kInfinity};
   for (int bits = 0; bits < 0x10000; bits += 7) {
     H h;
     h.bits = static_cast<std::uint16_t>(bits);
@@ -29,12 +31,14 @@ std::vector<float> interesting_floats() {
     const float y = next;
     const float middle = static_cast<float>((static_cast<double>(x) + static_cast<double>(y)) / 2);
     for (const float v : {x, middle})
-      for (const float w : {std::nextafter(v, -kInfinity), v, std::nextafter(v, kInfinity)}) values.push_back(w);
+      for (const float w : {std::nextafter(v, -kInfinity), v, std::nextafter(v, kInfinity)})
+        values.push_back(w);
   }
   return values;
 }
 
-// The value of a pattern without sign, in integer steps and double: float arithmetic may flush subnormals.
+// The value of a pattern without sign, in integer steps and double: float arithmetic may flush
+// subnormals.
 double value_of(std::uint32_t bits, int mantissa_bits, int exponent_bits) {
   const int exponent = static_cast<int>(bits >> mantissa_bits), most = (1 << exponent_bits) - 1;
   const double mantissa = static_cast<double>(bits & ((1u << mantissa_bits) - 1));
@@ -49,7 +53,9 @@ std::uint16_t rounded(float x, int mantissa_bits, int exponent_bits) {
   const std::uint32_t u = std::bit_cast<std::uint32_t>(x);
   const double magnitude = value_of(u & 0x7fffffff, 23, 8);
   const auto sign = static_cast<std::uint32_t>(u >> 16) & 0x8000;
-  const auto value = [&](std::uint32_t bits) { return value_of(bits, mantissa_bits, exponent_bits); };
+  const auto value = [&](std::uint32_t bits) {
+    return value_of(bits, mantissa_bits, exponent_bits);
+  };
   std::uint32_t low = 0, high = ((1u << exponent_bits) - 1) << mantissa_bits;  // infinity
   if (std::isinf(magnitude)) return static_cast<std::uint16_t>(sign | high);
   while (high - low > 1) {  // value(low) <= magnitude < value(high)
@@ -57,7 +63,8 @@ std::uint16_t rounded(float x, int mantissa_bits, int exponent_bits) {
     (value(middle) <= magnitude ? low : high) = middle;
   }
   // Above the largest finite value the steps go on as below it.
-  const double step = std::isinf(value(high)) ? value(low) - value(low - 1) : value(high) - value(low);
+  const double step =
+      std::isinf(value(high)) ? value(low) - value(low - 1) : value(high) - value(low);
   const double rest = magnitude - value(low);
   const bool up = rest > step / 2 || (rest == step / 2 && (low & 1) != 0);
   return static_cast<std::uint16_t>(sign | (up ? high : low));
@@ -65,7 +72,8 @@ std::uint16_t rounded(float x, int mantissa_bits, int exponent_bits) {
 
 template <class H>
 void check_scalar_conversion(int mantissa_bits, int exponent_bits) {
-  for (const float x : interesting_floats<H>()) ASSERT_EQ(H(x).bits, rounded(x, mantissa_bits, exponent_bits)) << x;
+  for (const float x : interesting_floats<H>())
+    ASSERT_EQ(H(x).bits, rounded(x, mantissa_bits, exponent_bits)) << x;
   EXPECT_TRUE(std::isnan(static_cast<float>(H(kNan))));
   EXPECT_TRUE(std::isnan(static_cast<float>(H(-kNan))));
   for (int bits = 0; bits < 0x10000; ++bits) {
@@ -79,7 +87,7 @@ void check_scalar_conversion(int mantissa_bits, int exponent_bits) {
 
 TEST(DType, Bf16RoundsToNearestTiesToEven) {
   check_scalar_conversion<bf16>(7, 8);
-  EXPECT_EQ(static_cast<float>(bf16(1.00390625f)), 1.0f);   // tie, down to even
+  EXPECT_EQ(static_cast<float>(bf16(1.00390625f)), 1.0f);       // tie, down to even
   EXPECT_EQ(static_cast<float>(bf16(1.01171875f)), 1.015625f);  // tie, up to even
 }
 
@@ -104,13 +112,16 @@ TEST(DType, VectorCastsAgreeWithScalarOnes) {
       for (std::size_t i = 0; i < all.size(); ++i) {
         H h;
         h.bits = all[i];
-        ASSERT_EQ(std::bit_cast<std::uint32_t>(wide[i]), std::bit_cast<std::uint32_t>(static_cast<float>(h))) << i;
+        ASSERT_EQ(std::bit_cast<std::uint32_t>(wide[i]),
+                  std::bit_cast<std::uint32_t>(static_cast<float>(h)))
+            << i;
       }
       std::vector<float> values = interesting_floats<H>();
       values.push_back(kNan);
       std::vector<std::uint16_t> narrow(values.size());
       to_half(values.data(), narrow.data(), static_cast<std::int64_t>(values.size()));
-      for (std::size_t i = 0; i < values.size(); ++i) ASSERT_EQ(narrow[i], H(values[i]).bits) << values[i];
+      for (std::size_t i = 0; i < values.size(); ++i)
+        ASSERT_EQ(narrow[i], H(values[i]).bits) << values[i];
     };
     check(bf16(), convert.bf16_to_float, convert.float_to_bf16);
     check(f16(), convert.f16_to_float, convert.float_to_f16);
@@ -124,7 +135,8 @@ TEST(DType, NamesAndSizes) {
   EXPECT_EQ(size_of(DType::u8), 1u);
   EXPECT_TRUE(is_floating(DType::f16));
   EXPECT_FALSE(is_floating(DType::i64));
-  for (const DType d : {DType::f64, DType::f32, DType::bf16, DType::f16, DType::i64, DType::i32, DType::u8})
+  for (const DType d :
+       {DType::f64, DType::f32, DType::bf16, DType::f16, DType::i64, DType::i32, DType::u8})
     visit(d, [&](auto type) { EXPECT_EQ(dtype_of<typename decltype(type)::type>, d); });
 }
 

@@ -16,12 +16,14 @@ namespace {
 template <class T>
 std::vector<std::vector<T>> wild(std::int64_t count, std::int64_t n) {
   std::mt19937_64 random(static_cast<std::uint64_t>(count * 1000 + n));
-  std::normal_distribution<double> normal;
-  std::uniform_int_distribution<int> exponent(-12, 12);
   std::vector<std::vector<T>> sources(static_cast<std::size_t>(count));
-  for (auto& source : sources)
-    for (std::int64_t i = 0; i < n; ++i)
-      source.push_back(static_cast<T>(std::ldexp(normal(random), exponent(random))));
+  for (auto& source : sources) {
+    for (std::int64_t i = 0; i < n; ++i) {
+      const std::uint64_t bits = random();
+      const double fraction = static_cast<double>(static_cast<std::int64_t>(bits)) * 0x1p-63;
+      source.push_back(static_cast<T>(std::ldexp(fraction, static_cast<int>(bits % 24) - 12)));
+    }
+  }
   return sources;
 }
 
@@ -56,8 +58,7 @@ TYPED_TEST_SUITE(Fold, Types);
 TYPED_TEST(Fold, AddsStrictlyInTheOrderGiven) {
   using T = TypeParam;
   for (std::int64_t count = 1; count <= 24; ++count) {
-    for (const std::int64_t n :
-         {0, 1, 3, 15, 16, 31, 63, 64, 65, 127, 1023, 1024, 2047, 2049, 5000}) {
+    for (const std::int64_t n : {0, 1, 15, 31, 64, 65, 127, 1023, 1024, 2049, 3000}) {
       const auto sources = wild<T>(count, n);
       const std::vector<T> expected = in_order(sources);
       if (count > 2 && n > 1000) {
@@ -75,7 +76,7 @@ TYPED_TEST(Fold, AddsStrictlyInTheOrderGiven) {
 
 TYPED_TEST(Fold, TheResultMayTakeTheMemoryOfAnySource) {
   using T = TypeParam;
-  const std::int64_t n = 3000;
+  const std::int64_t n = 2100;
   for (const std::int64_t count : {1, 2, 3, 8, 9, 15, 16, 17, 23}) {
     for (std::int64_t place = 0; place < count; ++place) {
       auto sources = wild<T>(count, n);
@@ -85,9 +86,7 @@ TYPED_TEST(Fold, TheResultMayTakeTheMemoryOfAnySource) {
       EXPECT_TRUE(same_bits(sources[at], in_order(before)))
           << "source " << place << " of " << count;
       for (std::size_t s = 0; s < sources.size(); ++s)
-        if (s != at) {
-          EXPECT_TRUE(same_bits(sources[s], before[s])) << "source " << s << " has changed";
-        }
+        EXPECT_TRUE(s == at || same_bits(sources[s], before[s])) << "source " << s << " changed";
     }
   }
 }

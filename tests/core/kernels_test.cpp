@@ -1,4 +1,5 @@
-// The kernel tables: accuracy of the elementary functions, and the same bits from every instruction set.
+// The kernel tables: accuracy of the elementary functions, and the same bits from every instruction
+// set.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -22,7 +23,8 @@ constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 // Distance in units of the last place of a float of the size of `exact`.
 double ulps(float found, double exact) {
   const float near = static_cast<float>(exact);
-  const double unit = std::max(std::abs(static_cast<double>(std::nextafter(near, 1e38f)) - near), 0x1p-149);
+  const double unit =
+      std::max(std::abs(static_cast<double>(std::nextafter(near, 1e38f)) - near), 0x1p-149);
   return std::abs(found - exact) / unit;
 }
 
@@ -31,13 +33,15 @@ std::vector<float> arguments(int low, int high) {
   std::vector<float> x;
   for (int e = low; e <= high; ++e)
     for (int i = 0; i < 64; ++i)
-      for (const float sign : {1.0f, -1.0f}) x.push_back(sign * std::ldexp(1.0f + static_cast<float>(i) / 64.0f, e));
+      for (const float sign : {1.0f, -1.0f})
+        x.push_back(sign * std::ldexp(1.0f + static_cast<float>(i) / 64.0f, e));
   for (int i = -20000; i <= 20000; ++i) x.push_back(static_cast<float>(i) * 1e-3f + 1e-5f);
   return x;
 }
 
 template <class F, class G>
-void expect_accurate(const char* name, const std::vector<float>& x, double most, const F& ours, const G& exact) {
+void expect_accurate(const char* name, const std::vector<float>& x, double most, const F& ours,
+                     const G& exact) {
   double worst = 0;
   float where = 0;
   for (const float v : x) {
@@ -68,14 +72,22 @@ void expect_accurate(const char* name, const std::vector<float>& x, double most,
 TEST(Math, FloatFunctionsAreWithinAFewUlps) {
   namespace m = kernels::math;
   const std::vector<float> all = arguments(-120, 120);
-  expect_accurate("exp", all, 1.5, [](float x) { return m::exp(x); }, [](double x) { return std::exp(x); });
-  expect_accurate("log", all, 1.5, [](float x) { return m::log(x); }, [](double x) { return std::log(x); });
-  expect_accurate("log1p", all, 3, [](float x) { return m::log1p(x); }, [](double x) { return std::log1p(x); });
-  expect_accurate("expm1", all, 1.5, [](float x) { return m::expm1(x); }, [](double x) { return std::expm1(x); });
-  expect_accurate("tanh", all, 3, [](float x) { return m::tanh(x); }, [](double x) { return std::tanh(x); });
-  expect_accurate("erf", all, 3, [](float x) { return m::erf(x); }, [](double x) { return std::erf(x); });
-  expect_accurate("sigmoid", all, 3, [](float x) { return m::sigmoid(x); },
-                  [](double x) { return 1 / (1 + std::exp(-x)); });
+  expect_accurate(
+      "exp", all, 1.5, [](float x) { return m::exp(x); }, [](double x) { return std::exp(x); });
+  expect_accurate(
+      "log", all, 1.5, [](float x) { return m::log(x); }, [](double x) { return std::log(x); });
+  expect_accurate(
+      "log1p", all, 3, [](float x) { return m::log1p(x); }, [](double x) { return std::log1p(x); });
+  expect_accurate(
+      "expm1", all, 1.5, [](float x) { return m::expm1(x); },
+      [](double x) { return std::expm1(x); });
+  expect_accurate(
+      "tanh", all, 3, [](float x) { return m::tanh(x); }, [](double x) { return std::tanh(x); });
+  expect_accurate(
+      "erf", all, 3, [](float x) { return m::erf(x); }, [](double x) { return std::erf(x); });
+  expect_accurate(
+      "sigmoid", all, 3, [](float x) { return m::sigmoid(x); },
+      [](double x) { return 1 / (1 + std::exp(-x)); });
 }
 
 TEST(Math, SpecialValues) {
@@ -100,7 +112,8 @@ TEST(Math, SpecialValues) {
   EXPECT_EQ(m::expm1(-inf), -1.0f);
   EXPECT_EQ(m::sigmoid(inf), 1.0f);
   EXPECT_EQ(m::sigmoid(-inf), 0.0f);
-  for (const float f : {m::exp(nan), m::log(nan), m::tanh(nan), m::erf(nan), m::log1p(nan), m::expm1(nan), m::sigmoid(nan)})
+  for (const float f : {m::exp(nan), m::log(nan), m::tanh(nan), m::erf(nan), m::log1p(nan),
+                        m::expm1(nan), m::sigmoid(nan)})
     EXPECT_TRUE(std::isnan(f));
 }
 
@@ -111,7 +124,8 @@ std::vector<T> values(std::int64_t n, std::uint64_t seed, double low, double hig
   std::vector<T> x(static_cast<std::size_t>(n));
   for (std::int64_t i = 0; i < n; ++i) {
     const auto w = philox(seed, static_cast<std::uint64_t>(i), 1);
-    x[static_cast<std::size_t>(i)] = static_cast<T>(low + (high - low) * uniform_double(w[0], w[1]));
+    x[static_cast<std::size_t>(i)] =
+        static_cast<T>(low + (high - low) * uniform_double(w[0], w[1]));
   }
   return x;
 }
@@ -136,7 +150,8 @@ void expect_one_result(const F& compute) {
 template <class T>
 void elementwise_agrees() {
   constexpr std::int64_t n = 1037;
-  const std::vector<T> a = values<T>(n, 1, -6, 6), b = values<T>(n, 2, 0.1, 5), g = values<T>(n, 3, -1, 1);
+  const std::vector<T> a = values<T>(n, 1, -6, 6), b = values<T>(n, 2, 0.1, 5),
+                       g = values<T>(n, 3, -1, 1);
   constexpr bool floating = std::is_floating_point_v<T>;
   ew::for_each(ew::Unary{}, [&](auto op) {
     constexpr int i = ew::index_of<decltype(op), ew::Unary>;
@@ -151,7 +166,8 @@ void elementwise_agrees() {
       if constexpr (floating)
         expect_one_result([&](const test::IsaTables& t) {
           std::vector<T> y(n);
-          t.elementwise().template loops<T>().unary_grad[i](x->data(), b.data(), g.data(), y.data(), n, T(2), T(3));
+          t.elementwise().template loops<T>().unary_grad[i](x->data(), b.data(), g.data(), y.data(),
+                                                            n, T(2), T(3));
           return y;
         });
     }
@@ -194,18 +210,24 @@ TEST(Kernels, ElementwiseGivesTheSameBitsOnEveryInstructionSet) {
 
 template <class T>
 const kernels::ReduceLoops<T>& reduce_of(const test::IsaTables& t) {
-  if constexpr (std::is_same_v<T, float>) return t.reduce().f32;
-  else return t.reduce().f64;
+  if constexpr (std::is_same_v<T, float>)
+    return t.reduce().f32;
+  else
+    return t.reduce().f64;
 }
 template <class T>
 const kernels::RowLoops<T>& rows_of(const test::IsaTables& t) {
-  if constexpr (std::is_same_v<T, float>) return t.rows().f32;
-  else return t.rows().f64;
+  if constexpr (std::is_same_v<T, float>)
+    return t.rows().f32;
+  else
+    return t.rows().f64;
 }
 template <class T>
 const kernels::MatmulLoops<T>& matmul_of(const test::IsaTables& t) {
-  if constexpr (std::is_same_v<T, float>) return t.matmul().f32;
-  else return t.matmul().f64;
+  if constexpr (std::is_same_v<T, float>)
+    return t.matmul().f32;
+  else
+    return t.matmul().f64;
 }
 
 template <class T>
@@ -218,14 +240,19 @@ void reductions_agree() {
         SCOPED_TRACE(std::to_string(n) + " fold " + std::to_string(fold));
         const auto run = [&](const test::IsaTables& t) {
           const auto& loops = reduce_of<T>(t);
-          std::vector<double> out{loops.row[fold](x.data(), n, fold == 0 ? 0.0 : fold == 1 ? -kInfinity : kInfinity)};
+          std::vector<double> out{loops.row[fold](x.data(), n,
+                                                  fold == 0   ? 0.0
+                                                  : fold == 1 ? -kInfinity
+                                                              : kInfinity)};
           std::vector<double> sums(static_cast<std::size_t>(n), x[0]);
           loops.rows[fold](x.data(), n, 19, n, sums.data());
           out.insert(out.end(), sums.begin(), sums.end());
           return out;
         };
-        if (!with_nan) expect_one_result(run);
-        else test::for_each_isa([&](const test::IsaTables& t) { EXPECT_TRUE(std::isnan(run(t)[0])); });
+        if (!with_nan)
+          expect_one_result(run);
+        else
+          test::for_each_isa([&](const test::IsaTables& t) { EXPECT_TRUE(std::isnan(run(t)[0])); });
       }
   }
 }
@@ -240,23 +267,30 @@ void rows_agree() {
   for (const std::int64_t n : {1, 3, 10, 16, 17, 32, 33, 100, 1500}) {
     SCOPED_TRACE(n);
     constexpr std::int64_t rows = 21;
-    const auto x = values<T>(rows * n, 5, -8, 8), g = values<T>(rows * n, 6, -1, 1), w = values<T>(n, 7, -1, 1);
+    const auto x = values<T>(rows * n, 5, -8, 8), g = values<T>(rows * n, 6, -1, 1),
+               w = values<T>(n, 7, -1, 1);
     std::vector<std::int64_t> targets(rows);
-    for (std::int64_t r = 0; r < rows; ++r) targets[static_cast<std::size_t>(r)] = r == 4 ? -100 : r % n;
+    for (std::int64_t r = 0; r < rows; ++r)
+      targets[static_cast<std::size_t>(r)] = r == 4 ? -100 : r % n;
     expect_one_result([&](const test::IsaTables& t) {
       const auto& loops = rows_of<T>(t);
       std::vector<T> all;
-      std::vector<T> y(static_cast<std::size_t>(rows * n)), mean(rows), rstd(rows), stats(2 * rows), loss(rows);
+      std::vector<T> y(static_cast<std::size_t>(rows * n)), mean(rows), rstd(rows), stats(2 * rows),
+          loss(rows);
       const auto keep = [&](const std::vector<T>& v) { all.insert(all.end(), v.begin(), v.end()); };
       loops.softmax(x.data(), y.data(), rows, n), keep(y);
       loops.softmax_grad(x.data(), g.data(), y.data(), rows, n), keep(y);
       loops.log_softmax(x.data(), y.data(), rows, n), keep(y);
       loops.log_softmax_grad(x.data(), g.data(), y.data(), rows, n), keep(y);
-      loops.layer_norm(x.data(), w.data(), w.data(), y.data(), rows, n, T(1e-5), mean.data(), rstd.data());
+      loops.layer_norm(x.data(), w.data(), w.data(), y.data(), rows, n, T(1e-5), mean.data(),
+                       rstd.data());
       keep(y), keep(mean), keep(rstd);
-      loops.layer_norm_grad(x.data(), w.data(), g.data(), y.data(), rows, n, mean.data(), rstd.data()), keep(y);
+      loops.layer_norm_grad(x.data(), w.data(), g.data(), y.data(), rows, n, mean.data(),
+                            rstd.data()),
+          keep(y);
       for (const T smoothing : {T(0), T(0.1)}) {
-        const kernels::CrossEntropyRows<T> c{x.data(), targets.data(), nullptr, stats.data(), n, -100, smoothing};
+        const kernels::CrossEntropyRows<T> c{x.data(), targets.data(), nullptr,  stats.data(),
+                                             n,        -100,           smoothing};
         loops.cross_entropy(c, 0, rows, loss.data()), keep(loss);
         const T scale = T(0.25);
         loops.cross_entropy_grad(c, 0, rows, &scale, 0, y.data()), keep(y);
@@ -271,7 +305,8 @@ TEST(Kernels, RowProgramsGiveTheSameBitsOnEveryInstructionSet) {
   rows_agree<double>();
 }
 
-// A row's bits depend neither on its neighbours nor on its place among them: a batch may be cut anywhere.
+// A row's bits depend neither on its neighbours nor on its place among them: a batch may be cut
+// anywhere.
 TEST(Kernels, ARowDoesNotDependOnItsPlace) {
   for (const std::int64_t n : {3, 10, 32, 40}) {
     constexpr std::int64_t rows = 37;
@@ -280,7 +315,8 @@ TEST(Kernels, ARowDoesNotDependOnItsPlace) {
       std::vector<float> whole(static_cast<std::size_t>(rows * n)), cut(whole.size());
       t.rows().f32.log_softmax(x.data(), whole.data(), rows, n);
       for (std::int64_t r = 0; r < rows; r += 5)
-        t.rows().f32.log_softmax(x.data() + r * n, cut.data() + r * n, std::min<std::int64_t>(5, rows - r), n);
+        t.rows().f32.log_softmax(x.data() + r * n, cut.data() + r * n,
+                                 std::min<std::int64_t>(5, rows - r), n);
       EXPECT_EQ(whole, cut);
     });
   }
@@ -294,7 +330,8 @@ TEST(Kernels, DropoutMasksAreThoseOfPhilox) {
       std::vector<float> y(x.size());
       t.random().dropout_f32(x.data(), y.data(), n, 8, 12345678901, mask);
       for (std::int64_t i = 0; i < n; ++i) {
-        const std::uint32_t word = philox(99, static_cast<std::uint64_t>((8 + i) / 4), 12345678901)[static_cast<std::size_t>((8 + i) % 4)];
+        const std::uint32_t word = philox(99, static_cast<std::uint64_t>((8 + i) / 4),
+                                          12345678901)[static_cast<std::size_t>((8 + i) % 4)];
         EXPECT_EQ(y[static_cast<std::size_t>(i)], word < 0x60000000u ? 0.0f : 1.5f);
       }
       return y;
@@ -306,8 +343,9 @@ TEST(Kernels, DropoutMasksAreThoseOfPhilox) {
 
 template <class T>
 void matmul_agrees(double tolerance) {
-  const std::int64_t sizes[][3] = {{1, 1, 1},   {3, 2, 5},    {12, 32, 7},    {13, 33, 64},  {40, 17, 300},
-                                   {6, 70, 1},  {200, 40, 30}, {25, 100, 513}, {2, 2500, 3}, {17, 10, 84}};
+  const std::int64_t sizes[][3] = {{1, 1, 1},     {3, 2, 5},   {12, 32, 7},   {13, 33, 64},
+                                   {40, 17, 300}, {6, 70, 1},  {200, 40, 30}, {25, 100, 513},
+                                   {2, 2500, 3},  {17, 10, 84}};
   for (const auto& size : sizes)
     for (const bool a_transposed : {false, true})
       for (const bool b_transposed : {false, true}) {
@@ -320,29 +358,36 @@ void matmul_agrees(double tolerance) {
         for (std::int64_t i = 0; i < m; ++i)
           for (std::int64_t p = 0; p < k; ++p)
             for (std::int64_t j = 0; j < n; ++j)
-              exact[static_cast<std::size_t>(i * n + j)] += static_cast<double>(va.data[i * va.row + p * va.column]) *
-                                                            static_cast<double>(vb.data[p * vb.row + j * vb.column]);
+              exact[static_cast<std::size_t>(i * n + j)] +=
+                  static_cast<double>(va.data[i * va.row + p * va.column]) *
+                  static_cast<double>(vb.data[p * vb.row + j * vb.column]);
         test::for_each_isa([&](const test::IsaTables& t) {
           const auto& loops = matmul_of<T>(t);
           const std::int64_t ldc = n + 3;
           std::vector<T> c(static_cast<std::size_t>(m * ldc), T(77));
           std::vector<char> scratch(static_cast<std::size_t>(loops.scratch_bytes(m, n, k)) + 64);
-          void* aligned = scratch.data() + (64 - reinterpret_cast<std::uintptr_t>(scratch.data()) % 64) % 64;
+          void* aligned =
+              scratch.data() + (64 - reinterpret_cast<std::uintptr_t>(scratch.data()) % 64) % 64;
           loops.multiply(m, n, k, va, vb, c.data(), ldc, aligned);
           for (std::int64_t i = 0; i < m; ++i)
             for (std::int64_t j = 0; j < ldc; ++j) {
               const T found = c[static_cast<std::size_t>(i * ldc + j)];
-              if (j >= n) ASSERT_EQ(found, T(77)) << "wrote beside the block";
-              else ASSERT_NEAR(found, exact[static_cast<std::size_t>(i * n + j)], tolerance * std::sqrt(k)) << i << " " << j;
+              if (j >= n)
+                ASSERT_EQ(found, T(77)) << "wrote beside the block";
+              else
+                ASSERT_NEAR(found, exact[static_cast<std::size_t>(i * n + j)],
+                            tolerance * std::sqrt(k))
+                    << i << " " << j;
             }
           // The same element in a smaller block has the same bits: threads may cut anywhere.
           if (m > 2 && n > 2) {
             std::vector<T> part(static_cast<std::size_t>((m - 1) * n));
-            loops.multiply(m - 1, n - 1, k, {va.data + va.row, va.row, va.column}, {vb.data + vb.column, vb.row, vb.column},
-                           part.data(), n, aligned);
+            loops.multiply(m - 1, n - 1, k, {va.data + va.row, va.row, va.column},
+                           {vb.data + vb.column, vb.row, vb.column}, part.data(), n, aligned);
             for (std::int64_t i = 0; i < m - 1; ++i)
               for (std::int64_t j = 0; j < n - 1; ++j)
-                ASSERT_EQ(part[static_cast<std::size_t>(i * n + j)], c[static_cast<std::size_t>((i + 1) * ldc + j + 1)]);
+                ASSERT_EQ(part[static_cast<std::size_t>(i * n + j)],
+                          c[static_cast<std::size_t>((i + 1) * ldc + j + 1)]);
           }
         });
         if (testing::Test::HasFailure()) return;

@@ -100,7 +100,8 @@ TEST(Allocator, KeepsFreedBlocksForTheirSize) {
   void* a = allocator.allocate(1000);
   EXPECT_EQ(reinterpret_cast<std::uintptr_t>(a) % 64, 0u);
   allocator.free(a, 1000);
-  EXPECT_EQ(allocator.cached_bytes(), static_cast<std::int64_t>(CachingAllocator::block_size(1000)));
+  EXPECT_EQ(allocator.cached_bytes(),
+            static_cast<std::int64_t>(CachingAllocator::block_size(1000)));
   EXPECT_EQ(allocator.allocate(CachingAllocator::block_size(1000)), a);
   EXPECT_EQ(allocator.cached_bytes(), 0);
   allocator.free(a, 1000);

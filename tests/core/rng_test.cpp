@@ -24,7 +24,8 @@ TEST(Philox, UniformValuesStayInRange) {
   EXPECT_EQ(uniform_double(0, 0), 0.0);
   EXPECT_LT(uniform_double(~0u, ~0u), 1.0);
   double total = 0;
-  for (std::uint64_t i = 0; i < 100'000; ++i) total += uniform_double(philox(1, i, 2)[0], philox(1, i, 2)[1]);
+  for (std::uint64_t i = 0; i < 100'000; ++i)
+    total += uniform_double(philox(1, i, 2)[0], philox(1, i, 2)[1]);
   EXPECT_NEAR(total / 100'000, 0.5, 0.005);  // five standard deviations
 }
 

@@ -11,7 +11,8 @@ Dims dims_of(const nlohmann::json& list) {
 }
 
 Tensor tensor_of(const nlohmann::json& packed, DType dtype) {
-  return Tensor::from(packed.at("data").get<std::vector<double>>(), dims_of(packed.at("shape"))).to(dtype);
+  return Tensor::from(packed.at("data").get<std::vector<double>>(), dims_of(packed.at("shape")))
+      .to(dtype);
 }
 
 std::vector<GoldenCase> load_golden(const std::string& file) {

@@ -14,10 +14,10 @@ struct GoldenCase {
   std::string op;
   nlohmann::json args;
   std::vector<Tensor> inputs;  ///< f64, exact in bf16
-  nlohmann::json extra;        ///< indices, a condition, class probabilities: {shape, data}, or null
-  Tensor output;               ///< f64
-  Tensor seed;                 ///< gradient of the output
-  std::vector<Tensor> grads;   ///< of the inputs
+  nlohmann::json extra;       ///< indices, a condition, class probabilities: {shape, data}, or null
+  Tensor output;              ///< f64
+  Tensor seed;                ///< gradient of the output
+  std::vector<Tensor> grads;  ///< of the inputs
   std::string text() const { return op + " " + args.dump(); }
 };
 

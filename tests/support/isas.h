@@ -22,11 +22,11 @@ struct IsaTables {
   const kernels::MatmulKernels& (*matmul)();
 };
 
-#define SG_TEST_TABLES(isa)                                                                                    \
-  IsaTables {                                                                                                  \
-    #isa, kernels::isa::elementwise_kernels_table, kernels::isa::convert_kernels_table,                        \
-        kernels::isa::reduce_kernels_table, kernels::isa::row_kernels_table, kernels::isa::random_kernels_table, \
-        kernels::isa::matmul_kernels_table                                                                     \
+#define SG_TEST_TABLES(isa)                                                             \
+  IsaTables {                                                                           \
+#isa, kernels::isa::elementwise_kernels_table, kernels::isa::convert_kernels_table, \
+        kernels::isa::reduce_kernels_table, kernels::isa::row_kernels_table,            \
+        kernels::isa::random_kernels_table, kernels::isa::matmul_kernels_table          \
   }
 
 /// Calls f(tables) for each instruction set, the least one first.

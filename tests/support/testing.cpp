@@ -48,6 +48,34 @@ Tensor every_second(const Tensor& x) {
   return view;
 }
 
+std::vector<Tensor> layouts(const Tensor& x) {
+  std::vector<Tensor> all{x, reversed_order(x), every_second(x)};
+  if (x.dim_count() == 4) all.push_back(x.channels_last());
+  return all;
+}
+
+std::vector<std::vector<std::int64_t>> indices(const Shape& shape) {
+  std::vector<std::vector<std::int64_t>> all;
+  for (std::int64_t i = 0; i < numel(shape); ++i) {
+    std::vector<std::int64_t> index(static_cast<std::size_t>(shape.size()));
+    std::int64_t rest = i;
+    for (int d = shape.size() - 1; d >= 0; --d) {
+      index[static_cast<std::size_t>(d)] = rest % shape[d];
+      rest /= shape[d];
+    }
+    all.push_back(index);
+  }
+  return all;
+}
+
+double at(const Tensor& x, const std::vector<std::int64_t>& index) {
+  const int skip = static_cast<int>(index.size()) - x.dim_count();
+  Tensor view = x;
+  for (int d = 0; d < x.dim_count(); ++d)
+    view = view.slice(d, x.shape()[d] == 1 ? 0 : index[static_cast<std::size_t>(d + skip)], 1);
+  return view.item();
+}
+
 void expect_close(const Tensor& a, const Tensor& b, double rtol, double atol) {
   ASSERT_EQ(to_string(a.shape()), to_string(b.shape()));
   const std::vector<double> x = a.to_doubles(), y = b.to_doubles();
@@ -63,9 +91,12 @@ void expect_same_bits(const Tensor& a, const Tensor& b) {
   if (!a.defined()) return;
   const Tensor x = a.contiguous(), y = b.contiguous();
   const std::size_t item = size_of(a.dtype());
-  const char *p = static_cast<const char*>(x.raw_data()), *q = static_cast<const char*>(y.raw_data());
+  const char *p = static_cast<const char*>(x.raw_data()),
+             *q = static_cast<const char*>(y.raw_data());
   for (std::int64_t i = 0; i < a.numel(); ++i)
-    ASSERT_EQ(std::memcmp(p + static_cast<std::size_t>(i) * item, q + static_cast<std::size_t>(i) * item, item), 0)
+    ASSERT_EQ(std::memcmp(p + static_cast<std::size_t>(i) * item,
+                          q + static_cast<std::size_t>(i) * item, item),
+              0)
         << "element " << i << " of " << describe(a);
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "core/tensor.h"
 
@@ -13,13 +14,23 @@ namespace sg::test {
 std::string error_of(const std::function<void()>& f);
 
 /// Fixed pseudo-random values in [low, high), a function of shape and seed; floating dtypes.
-Tensor random(const Shape& shape, DType dtype = DType::f64, std::uint64_t seed = 0, double low = -2, double high = 2);
+Tensor random(const Shape& shape, DType dtype = DType::f64, std::uint64_t seed = 0, double low = -2,
+              double high = 2);
 
-/// The same values in another memory order: dimensions stored in reverse, or every second element of a larger block.
+/// The same values in another memory order: dimensions stored in reverse, or every second element
+/// of a larger block.
 Tensor reversed_order(const Tensor& x);
 Tensor every_second(const Tensor& x);
 
-/// Fails the test unless shapes are equal and |a - b| <= atol + rtol |b| everywhere (NaN equals NaN, infinities theirs).
+/// x itself and the same values in other memory orders (channels-last for four dimensions, too).
+std::vector<Tensor> layouts(const Tensor& x);
+/// All indices of a shape in row-major order.
+std::vector<std::vector<std::int64_t>> indices(const Shape& shape);
+/// The element at an index of a shape that x broadcasts to.
+double at(const Tensor& x, const std::vector<std::int64_t>& index);
+
+/// Fails the test unless shapes are equal and |a - b| <= atol + rtol |b| everywhere (NaN equals
+/// NaN, infinities theirs).
 void expect_close(const Tensor& a, const Tensor& b, double rtol, double atol);
 /// Fails the test unless shapes, dtypes and all bits are equal.
 void expect_same_bits(const Tensor& a, const Tensor& b);

@@ -1,5 +1,5 @@
-// 16-bit values to float and back, by integer arithmetic without branches; the same bits as bf16 and f16 in
-// core/dtype.h.
+// 16-bit values to float and back, by integer arithmetic without branches; the same bits as bf16
+// and f16 in core/dtype.h.
 #include "core/kernels/elementwise.h"
 
 namespace sg::kernels::SG_ISA {
@@ -24,12 +24,13 @@ void f16_to_float(const std::uint16_t* x, float* y, std::int64_t n) {
 #pragma omp simd
   for (std::int64_t i = 0; i < n; ++i) {
     const std::uint32_t h = x[i];
-    const std::uint32_t sign = (h & 0x8000) << 16, exponent = (h >> 10) & 0x1f, mantissa = h & 0x3ff;
+    const std::uint32_t sign = (h & 0x8000) << 16, exponent = (h >> 10) & 0x1f,
+                        mantissa = h & 0x3ff;
     const std::uint32_t normal = ((exponent + 112) << 23) | (mantissa << 13);
     const std::uint32_t special = 0x7f800000 | (mantissa << 13);
     // Subnormal halves are normal floats: an integer times 2^-24.
-    const std::uint32_t small =
-        std::bit_cast<std::uint32_t>(static_cast<float>(static_cast<std::int32_t>(mantissa)) * 0x1p-24f);
+    const std::uint32_t small = std::bit_cast<std::uint32_t>(
+        static_cast<float>(static_cast<std::int32_t>(mantissa)) * 0x1p-24f);
     const std::uint32_t finite = exponent == 0 ? small : normal;
     y[i] = std::bit_cast<float>(sign | (exponent == 31 ? special : finite));
   }
@@ -43,7 +44,8 @@ void float_to_f16(const float* x, std::uint16_t* y, std::int64_t n) {
     // Normal halves: shift the exponent's bias, round the 13 lowest bits away.
     const std::uint32_t biased = magnitude - 0x38000000;
     const std::uint32_t normal = (biased + 0xfff + ((biased >> 13) & 1)) >> 13;
-    // Subnormal halves: adding 1/2 leaves multiples of 2^-24 in the low bits, rounded by the addition itself.
+    // Subnormal halves: adding 1/2 leaves multiples of 2^-24 in the low bits, rounded by the
+    // addition itself.
     const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
     const std::uint32_t small = std::bit_cast<std::uint32_t>(shifted) - 0x3f000000;
     const std::uint32_t special = magnitude > 0x7f800000 ? 0x7e00u : 0x7c00u;

@@ -1,4 +1,5 @@
-// The loops of elementwise_list.h. `omp simd` is sound although an output may be an input: index i touches only i.
+// The loops of elementwise_list.h. `omp simd` is sound although an output may be an input: index i
+// touches only i.
 #include "core/kernels/elementwise.h"
 
 namespace sg::kernels::SG_ISA {
@@ -8,8 +9,10 @@ template <class Op, class T>
 void unary(const T* x, T* y, std::int64_t n, T a, T b) {
 #pragma omp simd
   for (std::int64_t i = 0; i < n; ++i) {
-    if constexpr (ew::takes_parameters<Op>) y[i] = Op::f(x[i], a, b);
-    else y[i] = Op::f(x[i]);
+    if constexpr (ew::takes_parameters<Op>)
+      y[i] = Op::f(x[i], a, b);
+    else
+      y[i] = Op::f(x[i]);
   }
 }
 
@@ -21,8 +24,10 @@ void unary_grad(const T* x, const T* y, const T* gy, T* gx, std::int64_t n, T a,
     T xi = T(0), yi = T(0);
     if constexpr ((saves & ew::kInput) != 0) xi = x[i];
     if constexpr ((saves & ew::kOutput) != 0) yi = y[i];
-    if constexpr (ew::takes_parameters<Op>) gx[i] = gy[i] * Op::df(xi, yi, a, b);
-    else gx[i] = gy[i] * Op::df(xi, yi);
+    if constexpr (ew::takes_parameters<Op>)
+      gx[i] = gy[i] * Op::df(xi, yi, a, b);
+    else
+      gx[i] = gy[i] * Op::df(xi, yi);
   }
 }
 
@@ -40,8 +45,10 @@ void binary_grad(const T* a, const T* b, const T* g, T* out, std::int64_t n) {
     T ai = T(0), bi = T(0);
     if constexpr ((saves & ew::kFirst) != 0) ai = a[i];
     if constexpr ((saves & ew::kSecond) != 0) bi = b[i];
-    if constexpr (kOfFirst) out[i] = g[i] * Op::da(ai, bi);
-    else out[i] = g[i] * Op::db(ai, bi);
+    if constexpr (kOfFirst)
+      out[i] = g[i] * Op::da(ai, bi);
+    else
+      out[i] = g[i] * Op::db(ai, bi);
   }
 }
 
@@ -72,9 +79,8 @@ ElementwiseLoops<T> make_loops() {
     if constexpr (floating) t.grad_a[i] = binary_grad<Op, true, T>;
     if constexpr (floating) t.grad_b[i] = binary_grad<Op, false, T>;
   });
-  ew::for_each(ew::Compare{}, [&]<class Op>(Op) {
-    t.compare[ew::index_of<Op, ew::Compare>] = compare<Op, T>;
-  });
+  ew::for_each(ew::Compare{},
+               [&]<class Op>(Op) { t.compare[ew::index_of<Op, ew::Compare>] = compare<Op, T>; });
   t.select = select<T>;
   return t;
 }

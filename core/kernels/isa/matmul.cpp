@@ -5,8 +5,8 @@
 namespace sg::kernels::SG_ISA {
 namespace {
 
-// Rows and vectors of the block that stays in registers: as many accumulators as leave room for two vectors of b and a
-// broadcast value of a.
+// Rows and vectors of the block that stays in registers: as many accumulators as leave room for two
+// vectors of b and a broadcast value of a.
 #if defined(__AVX512F__)
 constexpr int kRows = 12;
 #elif defined(__AVX2__)
@@ -16,9 +16,10 @@ constexpr int kRows = 4;
 #endif
 constexpr int kVectors = 2;
 template <class T>
-constexpr int kColumns = kVectors * kLanes<T>;
+constexpr int kColumns = kVectors* kLanes<T>;
 
-// A panel of a (kRows x kDepth) stays in the first-level cache, the packed block of a in the second.
+// A panel of a (kRows x kDepth) stays in the first-level cache, the packed block of a in the
+// second.
 constexpr std::int64_t kDepth = 256;
 constexpr std::int64_t kBlockRows = 192;  // a multiple of every kRows
 constexpr std::int64_t kBlockColumns = 2048;
@@ -31,9 +32,11 @@ SG_HD std::int64_t round_up(std::int64_t n, std::int64_t multiple) {
   return (n + multiple - 1) / multiple * multiple;
 }
 
-// packed[panel][p][r]: rows (or columns) of a panel side by side for each p, short panels filled with zeros.
+// packed[panel][p][r]: rows (or columns) of a panel side by side for each p, short panels filled
+// with zeros.
 template <int kWidth, class T>
-void pack(const T* from, std::int64_t across, std::int64_t along, std::int64_t width, std::int64_t depth, T* to) {
+void pack(const T* from, std::int64_t across, std::int64_t along, std::int64_t width,
+          std::int64_t depth, T* to) {
   for (std::int64_t w = 0; w < width; w += kWidth, to += kWidth * depth) {
     const T* panel = from + w * across;
     const std::int64_t used = smaller<std::int64_t>(kWidth, width - w);
@@ -52,10 +55,11 @@ void pack(const T* from, std::int64_t across, std::int64_t along, std::int64_t w
   }
 }
 
-// c (rows x columns of a block) = or += panel of a times panel of b, of which only the first kUsed vectors are wanted.
+// c (rows x columns of a block) = or += panel of a times panel of b, of which only the first kUsed
+// vectors are wanted.
 template <class T, int kUsed>
-void micro_kernel(std::int64_t depth, const T* a, const T* b, T* c, std::int64_t ldc, std::int64_t rows,
-                  std::int64_t columns, bool first) {
+void micro_kernel(std::int64_t depth, const T* a, const T* b, T* c, std::int64_t ldc,
+                  std::int64_t rows, std::int64_t columns, bool first) {
   Vector<T> sum[kRows][kUsed] = {};
   for (std::int64_t p = 0; p < depth; ++p, a += kRows, b += kColumns<T>) {
     Vector<T> bv[kUsed];
@@ -83,7 +87,8 @@ void micro_kernel(std::int64_t depth, const T* a, const T* b, T* c, std::int64_t
 #pragma GCC unroll 2
     for (int v = 0; v < kUsed; ++v) store<T>(&flat[r][v * kLanes<T>], sum[r][v]);
   for (std::int64_t r = 0; r < rows; ++r)
-    for (std::int64_t j = 0; j < columns; ++j) c[r * ldc + j] = first ? flat[r][j] : c[r * ldc + j] + flat[r][j];
+    for (std::int64_t j = 0; j < columns; ++j)
+      c[r * ldc + j] = first ? flat[r][j] : c[r * ldc + j] + flat[r][j];
 }
 
 template <class T>
@@ -93,13 +98,14 @@ std::int64_t packed_a(std::int64_t m, std::int64_t k) {
 
 template <class T>
 std::int64_t scratch_bytes(std::int64_t m, std::int64_t n, std::int64_t k) {
-  const std::int64_t packed_b = round_up(smaller(n, kBlockColumns), kColumns<T>) * smaller(k, kDepth);
+  const std::int64_t packed_b =
+      round_up(smaller(n, kBlockColumns), kColumns<T>) * smaller(k, kDepth);
   return (round_up(packed_a<T>(m, k), 64) + packed_b) * static_cast<std::int64_t>(sizeof(T));
 }
 
 template <class T>
-void multiply(std::int64_t m, std::int64_t n, std::int64_t k, MatrixView<T> a, MatrixView<T> b, T* c,
-              std::int64_t ldc, void* scratch) {
+void multiply(std::int64_t m, std::int64_t n, std::int64_t k, MatrixView<T> a, MatrixView<T> b,
+              T* c, std::int64_t ldc, void* scratch) {
   T* const pa = static_cast<T*>(scratch);
   T* const pb = pa + round_up(packed_a<T>(m, k), 64);
   for (std::int64_t j = 0; j < n; j += kBlockColumns) {
@@ -115,8 +121,10 @@ void multiply(std::int64_t m, std::int64_t n, std::int64_t k, MatrixView<T> a, M
             const std::int64_t rows = smaller<std::int64_t>(kRows, mi - ii);
             const std::int64_t columns = smaller<std::int64_t>(kColumns<T>, nj - jj);
             T* const to = c + (i + ii) * ldc + j + jj;
-            if (columns > kLanes<T>) micro_kernel<T, 2>(kp, pa + ii * kp, pb + jj * kp, to, ldc, rows, columns, p == 0);
-            else micro_kernel<T, 1>(kp, pa + ii * kp, pb + jj * kp, to, ldc, rows, columns, p == 0);
+            if (columns > kLanes<T>)
+              micro_kernel<T, 2>(kp, pa + ii * kp, pb + jj * kp, to, ldc, rows, columns, p == 0);
+            else
+              micro_kernel<T, 1>(kp, pa + ii * kp, pb + jj * kp, to, ldc, rows, columns, p == 0);
           }
       }
     }

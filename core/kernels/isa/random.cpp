@@ -15,7 +15,8 @@ SG_HD void philox_batch(std::uint64_t key, std::uint64_t first, std::uint64_t hi
   for (int j = 0; j < count; ++j) {
     const std::uint64_t low = first + static_cast<std::uint64_t>(j);
     std::uint32_t c0 = static_cast<std::uint32_t>(low), c1 = static_cast<std::uint32_t>(low >> 32);
-    std::uint32_t c2 = static_cast<std::uint32_t>(high), c3 = static_cast<std::uint32_t>(high >> 32);
+    std::uint32_t c2 = static_cast<std::uint32_t>(high),
+                  c3 = static_cast<std::uint32_t>(high >> 32);
     std::uint32_t k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
     for (int round = 0; round < 10; ++round) {
       const std::uint64_t p0 = std::uint64_t{0xD2511F53u} * c0;
@@ -35,7 +36,8 @@ SG_HD void philox_batch(std::uint64_t key, std::uint64_t first, std::uint64_t hi
 }
 
 template <class T>
-void dropout(const T* x, T* y, std::int64_t n, std::int64_t start, std::uint64_t sample, const DropoutMask& mask) {
+void dropout(const T* x, T* y, std::int64_t n, std::int64_t start, std::uint64_t sample,
+             const DropoutMask& mask) {
   const T scale = static_cast<T>(mask.scale);
   const std::uint32_t threshold = mask.threshold;
   for (std::int64_t i = 0; i < n; i += 4 * kBatch) {
@@ -46,7 +48,8 @@ void dropout(const T* x, T* y, std::int64_t n, std::int64_t start, std::uint64_t
     for (int j = 0; j < counters; ++j)
       for (int w = 0; w < 4; ++w) flat[4 * j + w] = word[w][j];
 #pragma omp simd
-    for (std::int64_t j = 0; j < count; ++j) y[i + j] = flat[j] < threshold ? T(0) : x[i + j] * scale;
+    for (std::int64_t j = 0; j < count; ++j)
+      y[i + j] = flat[j] < threshold ? T(0) : x[i + j] * scale;
   }
 }
 

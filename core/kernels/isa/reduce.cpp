@@ -1,5 +1,5 @@
-// Sums of floats run in 32 lanes, eight additions in float, then in double: the error of a sum does not grow with its
-// length. Columns are added eight rows at a time as a tree, then in double.
+// Sums of floats run in 32 lanes, eight additions in float, then in double: the error of a sum does
+// not grow with its length. Columns are added eight rows at a time as a tree, then in double.
 #include "core/kernels/reduce.h"
 
 #include <type_traits>
@@ -13,16 +13,34 @@ constexpr int kSumLanes = 32;
 constexpr std::int64_t kSumBlock = 8 * kSumLanes;
 
 struct Sum {
-  template <class T> SG_HD static T f(T a, T b) { return a + b; }
-  template <class T> static constexpr T identity() { return T(0); }
+  template <class T>
+  SG_HD static T f(T a, T b) {
+    return a + b;
+  }
+  template <class T>
+  static constexpr T identity() {
+    return T(0);
+  }
 };
 struct Max {
-  template <class T> SG_HD static T f(T a, T b) { return a > b || a != a ? a : b; }
-  template <class T> static constexpr T identity() { return -T(__builtin_inf()); }
+  template <class T>
+  SG_HD static T f(T a, T b) {
+    return a > b || a != a ? a : b;
+  }
+  template <class T>
+  static constexpr T identity() {
+    return -T(__builtin_inf());
+  }
 };
 struct Min {
-  template <class T> SG_HD static T f(T a, T b) { return a < b || a != a ? a : b; }
-  template <class T> static constexpr T identity() { return T(__builtin_inf()); }
+  template <class T>
+  SG_HD static T f(T a, T b) {
+    return a < b || a != a ? a : b;
+  }
+  template <class T>
+  static constexpr T identity() {
+    return T(__builtin_inf());
+  }
 };
 
 template <class Op, class T>
@@ -47,7 +65,8 @@ double fold_row(const T* x, std::int64_t n, double start) {
     for (int v = 0; v < kVectors; ++v) lane[v] = load(x + v * kLanes<T>);
     std::int64_t i = kSumLanes;
     for (; i + kSumLanes <= (n < kSumBlock ? n : kSumBlock); i += kSumLanes)
-      for (int v = 0; v < kVectors; ++v) lane[v] = fold_vectors<Op, T>(lane[v], load(x + i + v * kLanes<T>));
+      for (int v = 0; v < kVectors; ++v)
+        lane[v] = fold_vectors<Op, T>(lane[v], load(x + i + v * kLanes<T>));
     T flat[kSumLanes];
     for (int v = 0; v < kVectors; ++v) store<T>(flat + v * kLanes<T>, lane[v]);
 #pragma omp simd
@@ -65,7 +84,8 @@ double fold_row(const T* x, std::int64_t n, double start) {
 }
 
 template <class Op, class T>
-void fold_rows(const T* x, std::int64_t stride, std::int64_t rows, std::int64_t n, double* accumulator) {
+void fold_rows(const T* x, std::int64_t stride, std::int64_t rows, std::int64_t n,
+               double* accumulator) {
   for (; rows >= 8; rows -= 8, x += 8 * stride) {
 #pragma omp simd
     for (std::int64_t j = 0; j < n; ++j) {
