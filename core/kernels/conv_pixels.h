@@ -53,19 +53,25 @@ struct ConvSparseInput {
   std::int64_t row;
 };
 
+/// Strides between planes and between rows, in floats; a row has `columns` pixels.
+struct ConvInterleave {
+  std::int64_t channels, rows, columns;
+  std::int64_t plane, plane_row, pixel_row;
+};
+
 struct ConvPixelsTable {
   std::int64_t lanes;
   std::int64_t most_vectors;      // of a patch's row
   void (*forward)(const ConvPixels&);
   void (*sparse_weight)(const ConvSparseWeight&);
   void (*sparse_input)(const ConvSparseInput&);
-  /// Planes (`stride` apart) of n pixels to [n][channels], and back.
-  void (*interleave)(const float* planes, std::int64_t stride, std::int64_t channels, std::int64_t n, float* to);
-  void (*separate)(const float* from, std::int64_t channels, std::int64_t n, float* planes, std::int64_t stride);
-  /// The windows of a row of one channel that have a gradient: appends offsets first + i * step + shift[index] and
-  /// values, and returns how many. The gradient's sum is added to `sum`.
-  std::int64_t (*gather)(const float* dy, const std::uint8_t* index, std::int64_t n, std::int32_t first,
-                         std::int32_t step, const std::int32_t* shift, std::int32_t* offsets, float* values, double* sum);
+  /// Rows of planes to rows of [n][channels], and back.
+  void (*interleave)(const ConvInterleave&, const float* planes, float* pixels);
+  void (*separate)(const ConvInterleave&, const float* pixels, float* planes);
+  /// The windows of one channel, n of them, that have a gradient: their patches[i] + shift[index] and values, in order;
+  /// returns how many. Up to a vector beyond them may be written. The gradient's sum is added to `sum`.
+  std::int64_t (*gather)(const float* dy, const std::uint8_t* index, std::int64_t n, const std::int32_t* patches,
+                         const std::int32_t* shift, std::int32_t* offsets, float* values, double* sum);
 };
 SG_ISA_TABLE(ConvPixelsTable, conv_pixels)
 

@@ -25,29 +25,26 @@ struct PixelImage {
 
   void pack(const ConvGeometry& g, ImageView<const float> x, const float* from, float* to) const {
     std::fill(to, to + size(), 0.0f);
-    for (int64_t y = 0; y < g.h; ++y) {
-      const float* source = from + y * x.sy;
-      float* target = to + (y + g.ph) * row() + g.pw * channels;
-      if (x.sx == 1) {
-        conv_pixels().interleave(source, x.sc, channels, g.w, target);
-      } else {
-        for (int64_t i = 0; i < g.w; ++i)
-          for (int64_t c = 0; c < channels; ++c) target[i * channels + c] = source[i * x.sx + c * x.sc];
-      }
-    }
+    float* inside = to + g.ph * row() + g.pw * channels;
+    if (x.sx == 1) return conv_pixels().interleave(order(g, x.sc, x.sy), from, inside);
+    for (int64_t y = 0; y < g.h; ++y)
+      for (int64_t i = 0; i < g.w; ++i)
+        for (int64_t c = 0; c < channels; ++c)
+          inside[y * row() + i * channels + c] = from[y * x.sy + i * x.sx + c * x.sc];
   }
 
   void unpack(const ConvGeometry& g, const float* from, ImageView<float> x, float* to) const {
-    for (int64_t y = 0; y < g.h; ++y) {
-      const float* source = from + (y + g.ph) * row() + g.pw * channels;
-      float* target = to + y * x.sy;
-      if (x.sx == 1) {
-        conv_pixels().separate(source, channels, g.w, target, x.sc);
-      } else {
-        for (int64_t i = 0; i < g.w; ++i)
-          for (int64_t c = 0; c < channels; ++c) target[i * x.sx + c * x.sc] = source[i * channels + c];
-      }
-    }
+    const float* inside = from + g.ph * row() + g.pw * channels;
+    if (x.sx == 1) return conv_pixels().separate(order(g, x.sc, x.sy), inside, to);
+    for (int64_t y = 0; y < g.h; ++y)
+      for (int64_t i = 0; i < g.w; ++i)
+        for (int64_t c = 0; c < channels; ++c)
+          to[y * x.sy + i * x.sx + c * x.sc] = inside[y * row() + i * channels + c];
+  }
+
+ private:
+  ConvInterleave order(const ConvGeometry& g, int64_t plane, int64_t plane_row) const {
+    return {channels, g.h, g.w, plane, plane_row, row()};
   }
 };
 
@@ -61,12 +58,15 @@ class RowLists {
   // Index 4, "no gradient", has a list of its own, which nobody reads: no branch to mispredict.
   void fill(const float* dy, const std::uint8_t* index, int64_t plane, int64_t windows) {
     std::fill(counts_.begin(), counts_.end(), 0);
-    for (int64_t o = 0; o < outs_; ++o)
-      for (int64_t x = 0; x < windows; ++x) {
-        const auto place = static_cast<std::size_t>(x * kPlaces + index[o * plane + x]);
-        const std::size_t at = place * static_cast<std::size_t>(outs_) + static_cast<std::size_t>(counts_[place]++);
-        channels_[at] = static_cast<std::int32_t>(o);
-        values_[at] = dy[o * plane + x];
+    std::int32_t* const counts = counts_.data();
+    std::int32_t* const channels = channels_.data();
+    float* const values = values_.data();
+    const auto outs = static_cast<std::int32_t>(outs_), row = static_cast<std::int32_t>(windows);
+    for (std::int32_t o = 0; o < outs; ++o, dy += plane, index += plane)
+      for (std::int32_t x = 0; x < row; ++x) {
+        const std::int32_t place = x * kPlaces + index[x], at = place * outs + counts[place]++;
+        channels[at] = o;
+        values[at] = dy[x];
       }
   }
   int64_t count(int64_t window, int64_t place) const { return counts_[at(window, place)]; }
@@ -78,7 +78,7 @@ class RowLists {
   }
 
  private:
-  static constexpr int64_t kPlaces = 5;
+  static constexpr std::int32_t kPlaces = 5;
   static std::size_t at(int64_t window, int64_t place) { return static_cast<std::size_t>(window * kPlaces + place); }
   int64_t outs_;
   std::vector<std::int32_t> counts_, channels_;
@@ -153,25 +153,30 @@ void conv_sparse_backward(const ConvGeometry& g, ImageView<const float> dy, cons
   const Tensor filters = scratch(wants_x ? g.o * filter : 0);
   if (wants_x) {
     filters.fill(0);
+    float* to = filters.data<float>();
     for (int64_t o = 0; o < g.o; ++o)
       for (int64_t c = 0; c < g.c; ++c)
         for (int64_t i = 0; i < g.kh; ++i)
           for (int64_t j = 0; j < g.kw; ++j)
-            filters.data<float>()[o * filter + i * padded + j * g.c + c] =
-                weight[((o * g.c + c) * g.kh + i) * g.kw + j];
+            to[o * filter + i * padded + j * g.c + c] = weight[((o * g.c + c) * g.kh + i) * g.kw + j];
   }
   // Where the patch of each pixel of a window begins, after that of its first.
   std::int32_t shift[5] = {};
   for (int64_t k = 0; k < 4; ++k)
     shift[k] = static_cast<std::int32_t>(k / 2 * g.sh * image.row() + k % 2 * g.sw * g.c);
+  std::vector<std::int32_t> first_patches;
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t w = 0; w < windows; ++w)
+      first_patches.push_back(static_cast<std::int32_t>(2 * r * g.sh * image.row() + 2 * w * g.sw * g.c));
 
   const int64_t parts = std::min<int64_t>(current_rank().threads, g.n);
   const int64_t sums_size = wants_w ? g.o * filter : 0;
   const Tensor images = scratch(parts * image.size());
   const Tensor sums = scratch(parts * sums_size);
+  const float* const filters_at = filters.data<float>();
   std::vector<double> bias_sums(static_cast<std::size_t>(parts * g.o));
   parallel_for(parts, 1, [&](int64_t first_part, int64_t last_part) {
-    std::vector<std::int32_t> patches(static_cast<std::size_t>(rows * windows + 1));
+    std::vector<std::int32_t> patches(first_patches.size() + static_cast<std::size_t>(conv_pixels().lanes));
     std::vector<float> values(patches.size());
     RowLists lists(wants_x ? windows : 0, g.o);
     for (int64_t part = first_part; part < last_part; ++part) {
@@ -182,14 +187,10 @@ void conv_sparse_backward(const ConvGeometry& g, ImageView<const float> dy, cons
         if (wants_w) image.pack(g, x, x.image(n), packed);
         if (wants_w || grads.db != nullptr)
           for (int64_t o = 0; o < g.o; ++o) {
-            int64_t count = 0;
-            for (int64_t r = 0; r < rows; ++r) {
-              const int64_t at = n * dy.sn + o * dy.sc + r * dy.sy;
-              count += conv_pixels().gather(dy.data + at, index + at, windows,
-                                            static_cast<std::int32_t>(2 * r * g.sh * image.row()),
-                                            static_cast<std::int32_t>(2 * g.sw * g.c), shift, patches.data() + count,
-                                            values.data() + count, &bias_sums[static_cast<std::size_t>(part * g.o + o)]);
-            }
+            const int64_t at = n * dy.sn + o * dy.sc;
+            const int64_t count = conv_pixels().gather(dy.data + at, index + at, rows * windows, first_patches.data(),
+                                                       shift, patches.data(), values.data(),
+                                                       &bias_sums[static_cast<std::size_t>(part * g.o + o)]);
             if (wants_w)
               conv_pixels().sparse_weight({.x = packed, .row = g.dh * image.row(), .patches = patches.data(),
                                            .values = values.data(), .count = count, .rows = g.kh,
@@ -203,10 +204,10 @@ void conv_sparse_backward(const ConvGeometry& g, ImageView<const float> dy, cons
           for (int64_t w = 0; w < windows; ++w)
             for (int64_t k = 0; k < 4; ++k) {
               if (lists.count(w, k) == 0) continue;
-              conv_pixels().sparse_input({.w = filters.data<float>(), .outs = lists.channels(w, k),
+              conv_pixels().sparse_input({.w = filters_at, .outs = lists.channels(w, k),
                                           .values = lists.values(w, k), .count = lists.count(w, k), .rows = g.kh,
                                           .vectors = vectors,
-                                          .dx = packed + 2 * r * g.sh * image.row() + 2 * w * g.sw * g.c + shift[k],
+                                          .dx = packed + first_patches[static_cast<std::size_t>(r * windows + w)] + shift[k],
                                           .row = g.dh * image.row()});
             }
         }
@@ -215,12 +216,13 @@ void conv_sparse_backward(const ConvGeometry& g, ImageView<const float> dy, cons
     }
   });
 
+  const float* sum = sums.data<float>();
   for (int64_t o = 0; o < g.o; ++o) {
     if (wants_w)
       for (int64_t c = 0; c < g.c; ++c)
         for (int64_t i = 0; i < g.kh; ++i)
           for (int64_t j = 0; j < g.kw; ++j) {
-            const float* from = sums.data<float>() + o * filter + i * padded + j * g.c + c;
+            const float* from = sum + o * filter + i * padded + j * g.c + c;
             float total = from[0];
             for (int64_t part = 1; part < parts; ++part) total += from[part * sums_size];
             grads.dw[((o * g.c + c) * g.kh + i) * g.kw + j] = total;

@@ -13,7 +13,8 @@ void conv_pixels_forward(const ConvGeometry& g, ImageView<const float> x, const 
 
 /// No dilation of columns, rows of a patch (kw * c) of a few vectors.
 bool conv_sparse_supports(const ConvGeometry& g);
-/// Gradients of convolution, relu and 2x2 max pooling, given that of the pooled output. dy and index are row-major.
+/// Gradients of convolution, relu and 2x2 max pooling, given that of the pooled output. dy and index are row-major, without gaps
+/// within a channel.
 void conv_sparse_backward(const ConvGeometry& g, ImageView<const float> dy, const std::uint8_t* index,
                           ImageView<const float> x, const float* weight, const ConvGradients& grads);
 

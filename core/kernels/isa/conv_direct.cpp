@@ -49,12 +49,12 @@ SG_HD void accumulate(const ConvForward& a, const float* x,
   }
 }
 
-// The first `lanes` lanes of a vector, `stride` floats apart.
+// The first `lanes` lanes of a vector, `stride` apart.
 template <class V, class T>
 SG_HD void put(T* to, V v, int64_t lanes, int64_t stride) {
-  constexpr int64_t kWidth = static_cast<int64_t>(sizeof(V) / sizeof(T));
-  if (stride == 1 && lanes >= kWidth) {
-    std::memcpy(to, &v, sizeof v);
+  constexpr int64_t kWidth = kLanes<float>;
+  if (stride == 1) {
+    store_some(to, v, lanes);
     return;
   }
   T values[kWidth];
@@ -74,8 +74,6 @@ void tile(const ConvForward& a, const float* x, float* y, std::uint8_t*) {
     }
 }
 
-typedef std::uint8_t U8 __attribute__((vector_size(kVectorBytes / 4)));
-
 // relu and 2x2 max pooling while the tile is in registers.
 template <int kPixels, int kVectors, int kStep>
 void pooled_tile(const ConvForward& a, const float* x, float* y, std::uint8_t* index) {
@@ -88,7 +86,7 @@ void pooled_tile(const ConvForward& a, const float* x, float* y, std::uint8_t* i
       const F32 best = pool_after_relu(window, at);
       const int64_t offset = p * a.y_pixel + v * kLanes<float> * a.y_lane;
       put(y + offset, best, a.lanes - v * kLanes<float>, a.y_lane);
-      put(index + offset, __builtin_convertvector(at, U8), a.lanes - v * kLanes<float>, a.y_lane);
+      put(index + offset, __builtin_convertvector(at, ConvBytes), a.lanes - v * kLanes<float>, a.y_lane);
     }
 }
 

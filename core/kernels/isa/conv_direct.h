@@ -21,6 +21,40 @@ inline constexpr int kConvLongestRun[2] = {12, 6};
 
 namespace {
 
+typedef std::uint8_t ConvBytes __attribute__((vector_size(kLanes<float>)));
+
+// The first `lanes` of a vector, 0 < lanes; the others are not touched.
+SG_HD void store_some(float* to, Vector<float> v, std::int64_t lanes) {
+  if (lanes >= kLanes<float>) return store(to, v);
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << lanes) - 1), (__m512)v);
+#else
+  for (int l = 0; l < lanes; ++l) to[l] = v[l];
+#endif
+}
+SG_HD void store_some(std::uint8_t* to, ConvBytes v, std::int64_t lanes) {
+  if (lanes >= kLanes<float>) {
+    std::memcpy(to, &v, sizeof v);
+    return;
+  }
+#if defined(__AVX512F__)
+  _mm_mask_storeu_epi8(to, static_cast<__mmask16>((1u << lanes) - 1), (__m128i)v);
+#else
+  for (int l = 0; l < lanes; ++l) to[l] = v[l];
+#endif
+}
+// Zeros beyond the first `lanes`, which alone are read.
+SG_HD Vector<float> load_some(const float* from, std::int64_t lanes) {
+  if (lanes >= kLanes<float>) return load(from);
+#if defined(__AVX512F__)
+  return (Vector<float>)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << lanes) - 1), from);
+#else
+  Vector<float> v{};
+  for (int l = 0; l < lanes; ++l) v[l] = from[l];
+  return v;
+#endif
+}
+
 // Fetches the part-th of `parts` parts of every range.
 SG_HD void prefetch(const ConvPrefetch& next, std::int64_t part, std::int64_t parts) {
   for (int r = 0; r < ConvPrefetch::kRanges; ++r) {

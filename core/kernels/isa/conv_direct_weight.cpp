@@ -57,7 +57,7 @@ template <int kVectors>
 constexpr WeightTiles<kVectors> weight_tiles{};
 
 inline void zero(float* p, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) p[i] = 0;
+  for (int64_t i = 0; i < n; i += kLanes<float>) store_some(p + i, F32{}, n - i);
 }
 
 // One row of `columns` pixels of a block of channels, of which `channels` exist.
@@ -73,8 +73,9 @@ void pack_row(const ConvPackImage& a, const float* from, const float* mask, int6
   const int64_t pixels = after - before;
   if (a.block == 1) {
     if (decide == nullptr && a.sx == 1) {
-#pragma omp simd
-      for (int64_t x = 0; x < pixels; ++x) row[x] = source[x];
+      // No call of memcpy: rows are short.
+      for (int64_t x = 0; x < pixels; x += kLanes<float>)
+        store_some(row + x, load_some(source + x, pixels - x), pixels - x);
       return;
     }
     for (int64_t x = 0; x < pixels; ++x)

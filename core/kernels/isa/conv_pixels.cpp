@@ -9,7 +9,6 @@ using std::int64_t;
 using F32 = Vector<float>;
 using I32 = Vector<std::int32_t>;
 constexpr int kWidth = kLanes<float>;
-typedef std::uint8_t Bytes __attribute__((vector_size(kWidth)));
 
 template <int kRows, int kVectors, int kOuts>
 SG_HD void accumulate(const ConvPixels& a, const float* x, F32 (&sum)[kOuts][kRows][kVectors]) {
@@ -35,15 +34,6 @@ SG_HD void accumulate(const ConvPixels& a, const float* x, F32 (&sum)[kOuts][kRo
   }
 }
 
-template <class V, class T>
-SG_HD void put(T* to, V v, int64_t lanes) {
-  if (lanes >= kWidth) {
-    std::memcpy(to, &v, sizeof v);
-  } else if (lanes > 0) {
-    std::memcpy(to, &v, static_cast<std::size_t>(lanes) * sizeof(T));
-  }
-}
-
 template <int kVectors, int kOuts>
 void tile(const ConvPixels& a, const float* x, float* y, std::uint8_t*, int64_t pixels) {
   F32 sum[kOuts][1][kVectors];
@@ -52,7 +42,7 @@ void tile(const ConvPixels& a, const float* x, float* y, std::uint8_t*, int64_t 
     for (int v = 0; v < kVectors; ++v) {
       F32 value = sum[o][0][v];
       if (a.relu) value = value < F32{} ? F32{} : value;
-      put(y + o * a.y_out + v * kWidth, value, pixels - v * kWidth);
+      if (pixels > v * kWidth) store_some(y + o * a.y_out + v * kWidth, value, pixels - v * kWidth);
     }
 }
 
@@ -85,8 +75,8 @@ void pooled_tile(const ConvPixels& a, const float* x, float* y, std::uint8_t* in
       I32 at;
       const F32 best = pool_after_relu(window, at);
       const int64_t offset = o * a.y_out + v / 2 * kWidth, lanes = pixels - v / 2 * kWidth;
-      put(y + offset, best, lanes);
-      put(index + offset, __builtin_convertvector(at, Bytes), lanes);
+      store_some(y + offset, best, lanes);
+      store_some(index + offset, __builtin_convertvector(at, ConvBytes), lanes);
     }
 }
 

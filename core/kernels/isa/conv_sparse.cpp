@@ -137,6 +137,15 @@ struct Interleaving {
   }
 };
 
+// Rows that follow each other on both sides are one.
+ConvInterleave joined(ConvInterleave a) {
+  if (a.plane_row == a.columns && a.pixel_row == a.columns * a.channels) {
+    a.columns *= a.rows;
+    a.rows = 1;
+  }
+  return a;
+}
+
 }  // namespace
 
 void conv_sparse_weight(const ConvSparseWeight& a) {
@@ -151,54 +160,81 @@ void conv_sparse_input(const ConvSparseInput& a) {
   });
 }
 
-void conv_interleave(const float* planes, int64_t stride, int64_t channels, int64_t n, float* to) {
-  int64_t i = 0;
-  if (channels <= kMostInterleaved && n >= kWidth) {
-    const Interleaving order(channels);
-    for (; i + kWidth <= n; i += kWidth)
+void conv_interleave(const ConvInterleave& rows, const float* planes, float* pixels) {
+  const ConvInterleave a = joined(rows);
+  const int64_t channels = a.channels, plane = a.plane;
+  const int64_t vectors = channels <= kMostInterleaved ? a.columns / kWidth : 0;
+  const Interleaving order(vectors > 0 ? channels : 0);
+  for (int64_t r = 0; r < a.rows; ++r) {
+    const float* from = planes + r * a.plane_row;
+    float* to = pixels + r * a.pixel_row;
+    for (int64_t i = 0; i < vectors * kWidth; i += kWidth)
       for (int64_t k = 0; k < channels; ++k) {
-        F32 v = permute(load(planes + i), order.pixel[k]);
+        const I32 pixel = order.pixel[k], channel = order.channel[k];
+        F32 v = permute(load(from + i), pixel);
         for (int64_t c = 1; c < channels; ++c)
-          v = order.channel[k] == static_cast<std::int32_t>(c) ? permute(load(planes + c * stride + i), order.pixel[k])
-                                                               : v;
+          v = channel == static_cast<std::int32_t>(c) ? permute(load(from + c * plane + i), pixel) : v;
         store(to + i * channels + k * kWidth, v);
       }
+    for (int64_t i = vectors * kWidth; i < a.columns; ++i)
+      for (int64_t c = 0; c < channels; ++c) to[i * channels + c] = from[c * plane + i];
   }
-  for (; i < n; ++i)
-    for (int64_t c = 0; c < channels; ++c) to[i * channels + c] = planes[c * stride + i];
 }
 
-void conv_separate(const float* from, int64_t channels, int64_t n, float* planes, int64_t stride) {
-  int64_t i = 0;
-  if (channels <= kMostInterleaved && n >= kWidth) {
-    const Interleaving order(channels);
-    for (; i + kWidth <= n; i += kWidth)
+void conv_separate(const ConvInterleave& rows, const float* pixels, float* planes) {
+  const ConvInterleave a = joined(rows);
+  const int64_t channels = a.channels, plane = a.plane;
+  const int64_t vectors = channels <= kMostInterleaved ? a.columns / kWidth : 0;
+  const Interleaving order(vectors > 0 ? channels : 0);
+  for (int64_t r = 0; r < a.rows; ++r) {
+    const float* from = pixels + r * a.pixel_row;
+    float* to = planes + r * a.plane_row;
+    for (int64_t i = 0; i < vectors * kWidth; i += kWidth)
       for (int64_t c = 0; c < channels; ++c) {
-        F32 v = permute(load(from + i * channels), order.lane[c]);
+        const I32 lane = order.lane[c], vector = order.vector[c];
+        F32 v = permute(load(from + i * channels), lane);
         for (int64_t k = 1; k < channels; ++k)
-          v = order.vector[c] == static_cast<std::int32_t>(k)
-                  ? permute(load(from + i * channels + k * kWidth), order.lane[c])
-                  : v;
-        store(planes + c * stride + i, v);
+          v = vector == static_cast<std::int32_t>(k) ? permute(load(from + i * channels + k * kWidth), lane) : v;
+        store(to + c * plane + i, v);
       }
+    for (int64_t i = vectors * kWidth; i < a.columns; ++i)
+      for (int64_t c = 0; c < channels; ++c) to[c * plane + i] = from[i * channels + c];
   }
-  for (; i < n; ++i)
-    for (int64_t c = 0; c < channels; ++c) planes[c * stride + i] = from[i * channels + c];
 }
 
-int64_t conv_sparse_gather(const float* dy, const std::uint8_t* index, int64_t n, std::int32_t first,
-                           std::int32_t step, const std::int32_t* shift, std::int32_t* offsets, float* values,
-                           double* sum) {
+int64_t conv_sparse_gather(const float* dy, const std::uint8_t* index, int64_t n, const std::int32_t* patches,
+                           const std::int32_t* shift, std::int32_t* offsets, float* values, double* sum) {
   int64_t count = 0;
   float total = 0;
+#if defined(__AVX512F__)
+  constexpr auto kAll = static_cast<__mmask16>(-1);
+  const __m512i shifts = _mm512_maskz_loadu_epi32(0x1f, shift);
+  F32 totals{};
+  for (int64_t i = 0; i < n; i += kWidth) {
+    const auto lanes = static_cast<__mmask16>(n - i < kWidth ? (1u << (n - i)) - 1 : 0xffffu);
+    const auto bytes = (ConvBytes)_mm_mask_loadu_epi8(_mm_set1_epi8(4), lanes, index + i);
+    const auto at = (__m512i)__builtin_convertvector(bytes, I32);
+    const __mmask16 keep = _mm512_cmplt_epi32_mask(at, _mm512_set1_epi32(4));
+    const __m512 value = _mm512_maskz_loadu_ps(keep, dy + i);
+    const auto offset = (__m512i)((I32)_mm512_maskz_loadu_epi32(lanes, patches + i) +
+                                  (I32)_mm512_maskz_permutexvar_epi32(kAll, at, shifts));
+    // Compressed in a register: compressing to memory is microcode on some processors.
+    _mm512_storeu_si512(offsets + count, _mm512_maskz_compress_epi32(keep, offset));
+    _mm512_storeu_ps(values + count, _mm512_maskz_compress_ps(keep, value));
+    totals += (F32)value;
+    count += __builtin_popcount(keep);
+  }
+  for (int l = 0; l < kWidth; ++l) total += totals[l];
+#else
   for (int64_t i = 0; i < n; ++i) {
     // Written always and kept or not: no branch to mispredict.
     const unsigned at = index[i];
-    offsets[count] = first + static_cast<std::int32_t>(i) * step + shift[at];
+    offsets[count] = patches[i] + shift[at];
     values[count] = dy[i];
     total += at < 4 ? dy[i] : 0.0f;
     count += at < 4 ? 1 : 0;
   }
+#endif
   *sum += static_cast<double>(total);
   return count;
 }

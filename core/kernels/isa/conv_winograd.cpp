@@ -74,8 +74,6 @@ void input(const WinogradInput& a) {
   });
 }
 
-typedef std::uint8_t Bytes __attribute__((vector_size(kWidth)));
-
 // A dY A^T of one tile, written to 16 planes.
 SG_HD void put_grad(const F32 (&g)[4], float* to, int64_t plane) {
   for (int j = 0; j < 4; ++j) {
@@ -112,7 +110,7 @@ void grad_typed(const WinogradGrad& a) {
           F32 g[4] = {};
           if (inside && tx < whole) {
             const F32 value = load(dy + tx * dy_pixel);
-            Bytes bytes;
+            ConvBytes bytes;
             std::memcpy(&bytes, at + tx * dy_pixel, sizeof bytes);
             const I32 index = __builtin_convertvector(bytes, I32);
             for (int k = 0; k < 4; ++k) g[k] = index == k ? value : F32{};
@@ -180,7 +178,7 @@ void output_typed(const WinogradOutput& a) {
         if constexpr (kPooled) {
           I32 at;
           store(y_at + tx * y_pixel + c, pool_after_relu(y, at));
-          const Bytes bytes = __builtin_convertvector(at, Bytes);
+          const ConvBytes bytes = __builtin_convertvector(at, ConvBytes);
           std::memcpy(index_at + tx * y_pixel + c, &bytes, sizeof bytes);
         } else {
           float* to = y_at + 2 * tx * y_pixel + c;
