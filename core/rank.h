@@ -29,6 +29,7 @@ struct Rank {
   std::shared_ptr<Memory> memory = std::make_shared<Memory>();
   Kind kind = Kind::activations;  ///< what new tensors are booked as
   Phase phase = Phase::training;
+  std::shared_ptr<Ledger> account;  ///< a part of the program's own ledger (an engine's), which books beside the rank's
   StepState state;
 
   Ledger& ledger() const { return memory->ledger; }

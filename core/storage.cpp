@@ -8,6 +8,8 @@ std::shared_ptr<Storage> Storage::allocate(std::size_t bytes, Device device, Kin
   std::shared_ptr<Storage> storage(new Storage);
   const std::shared_ptr<Memory>& memory = current_rank().memory;
   memory->ledger.book(kind, Tier::device, static_cast<std::int64_t>(bytes));
+  storage->account_ = current_rank().account;
+  if (storage->account_ != nullptr) storage->account_->book(kind, Tier::device, static_cast<std::int64_t>(bytes));
   // From here on the destructor undoes the booking, also if the allocation below throws.
   storage->memory_ = memory;
   storage->bytes_ = bytes;
@@ -28,13 +30,18 @@ std::shared_ptr<Storage> Storage::wrap(void* data, std::size_t bytes, std::share
 Storage::~Storage() {
   if (memory_ == nullptr) return;
   if (data_ != nullptr) memory_->allocator.free(data_, bytes_);
-  memory_->ledger.book(kind_, Tier::device, -static_cast<std::int64_t>(bytes_));
+  book(kind_, -static_cast<std::int64_t>(bytes_));
+}
+
+void Storage::book(Kind kind, std::int64_t bytes) {
+  memory_->ledger.book(kind, Tier::device, bytes);
+  if (account_ != nullptr) account_->book(kind, Tier::device, bytes);
 }
 
 void Storage::set_kind(Kind kind) {
   if (memory_ == nullptr || kind == kind_) return;
-  memory_->ledger.book(kind_, Tier::device, -static_cast<std::int64_t>(bytes_));
-  memory_->ledger.book(kind, Tier::device, static_cast<std::int64_t>(bytes_));
+  book(kind_, -static_cast<std::int64_t>(bytes_));
+  book(kind, static_cast<std::int64_t>(bytes_));
   kind_ = kind;
 }
 

@@ -5,13 +5,14 @@
 #include <cstdint>
 #include <memory>
 
+#include "core/check.h"
 #include "core/memory.h"
 
 namespace sg {
 
 class Source;  // autograd/source.h: produces a value again; core only carries the link
 
-/// A block of bytes on a device, booked in the ledger of the rank that made it from construction to destruction.
+/// A block of bytes on a device, booked in the ledger (and account) of the rank that made it from construction to destruction.
 class Storage {
  public:
   /// Uninitialised bytes in the current rank's memory (none on `meta`, but booked).
@@ -31,7 +32,13 @@ class Storage {
 
   /// Counts changes in place: a value saved for backward must still have the version it was saved at.
   std::uint64_t version() const { return version_; }
-  void bump_version() { ++version_; }
+  /// An error for a gathered value, which is read-only: the change would be lost with it.
+  void bump_version() {
+    SG_CHECK(!has_source_,
+             "[storage] a gathered value cannot be changed in place: it is a copy that is dropped after use; set "
+             "parameters through their engine (load_parameter)");
+    ++version_;
+  }
 
   /// Storages produced by a Source (a gathered unit) know it: saving a view saves how to produce it again, never bytes.
   void set_source(std::weak_ptr<Source> source) {
@@ -52,7 +59,9 @@ class Storage {
   Kind kind_ = Kind::activations;
   bool has_source_ = false;
   std::uint64_t version_ = 0;
+  void book(Kind kind, std::int64_t bytes);
   std::shared_ptr<Memory> memory_;
+  std::shared_ptr<Ledger> account_;
   std::shared_ptr<void> owner_;
   std::weak_ptr<Source> source_;
 };

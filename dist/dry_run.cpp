@@ -74,6 +74,7 @@ DryRun run_dry(const std::function<Var(std::span<const Var>)>& fn, std::span<con
   DryRun dry;
   // Bookings of the dry run are its own affair: they must not appear in the rank's ledger.
   Scoped memory(rank.memory, std::make_shared<Memory>());
+  Scoped account(rank.account, nullptr);
   Scoped device(rank.device, kMeta);
   Scoped state(rank.state, rank.state);
   const ParametersOnMeta parameters(units, sources);

@@ -1,10 +1,9 @@
 #include "dist/engine.h"
 
-#include <unordered_map>
-
 #include "dist/arrows.h"
 
 namespace sg::dist {
+
 Group no_decay() {
   return {[](const std::string&, const Shape& shape) { return shape.size() <= 1; },
           {.weight_decay = 0}};
@@ -32,7 +31,7 @@ Engine::Engine(std::shared_ptr<nn::Module> module, optim::OptimizerPtr optimizer
     unit->index = static_cast<int>(units_.size());
     units_.push_back(std::move(unit));
   }
-  prefetcher_ = std::make_unique<Prefetcher>(comm_, units_, options_.prefetch);
+  prefetcher_ = std::make_unique<Prefetcher>(comm_, units_, account_, options_.prefetch);
   reducer_ = std::make_shared<GradReducer>(comm_, plan_, units_);
   bool trainable = false;
   std::vector<std::weak_ptr<Source>> links;
@@ -43,29 +42,17 @@ Engine::Engine(std::shared_ptr<nn::Module> module, optim::OptimizerPtr optimizer
   }
   prefetcher_->set_sources(std::move(links));
   SG_CHECK(trainable, "[initialize] the module has no parameter that requires a gradient");
-  // Nothing has changed up to here. What the module's parameters held goes as they move into units.
-  std::unordered_map<Storage*, std::weak_ptr<Storage>> held;
-  for (const auto& unit : units_) {
-    for (const Segment& s : unit->segments) {
+  for (const auto& unit : units_)
+    for (const Segment& s : unit->segments)
       SG_CHECK(s.parameter().var().impl().sink == nullptr, "[initialize] {} already belongs to an engine", s.name());
-      if (const Tensor value = s.parameter().held(); value.defined())
-        held.emplace(value.storage().get(), value.storage());
-    }
-  }
-  std::vector<std::tuple<std::weak_ptr<Storage>, Kind, std::int64_t>> moved;
-  for (const auto& [storage, link] : held)
-    moved.emplace_back(link, storage->kind(), static_cast<std::int64_t>(storage->bytes()));
-  Ledger& ledger = current_rank().ledger();
-  baseline_ = Baseline::of(ledger);
+  // Nothing has changed up to here.
+  const Scoped account(current_rank().account, account_);
   try {
     for (auto& unit : units_) allocate(*unit);
   } catch (...) {
     release();
     throw;
   }
-  for (const auto& [storage, kind, bytes] : moved)
-    if (storage.expired()) baseline_.live[static_cast<std::size_t>(kind)] -= bytes;
-  ledger.reset_peaks();
 }
 
 Engine::~Engine() {
@@ -144,6 +131,7 @@ Var Engine::forward(const Var& input) {
 Var Engine::forward(const Function& fn, std::span<const Var> inputs) {
   Rank& rank = current_rank();
   check_whole("forward");
+  const Scoped account(current_rank().account, account_);
   if (!grad_enabled()) {
     const Scoped phase(rank.phase, Phase::evaluation);
     prefetcher_->expect(dry_ ? &dry_->forward : nullptr);
@@ -153,7 +141,7 @@ Var Engine::forward(const Function& fn, std::span<const Var> inputs) {
   }
   if (!dry_) {
     dry_ = run_dry(fn, inputs, units_, *prefetcher_, *reducer_, sources_);
-    reducer_->set_order(dry_->finals);
+    reducer_->set_order(agreed(dry_->finals));
   }
   // Random numbers are keyed by the step and the sample's place in the global batch: micro-batch a of rank r is slice
   // a N + r.
@@ -161,7 +149,17 @@ Var Engine::forward(const Function& fn, std::span<const Var> inputs) {
   const std::int64_t samples = inputs.empty() || inputs[0].shape().empty() ? 1 : inputs[0].size(0);
   rank.state.first_sample = (std::int64_t{micro_} * comm_.size() + comm_.rank()) * samples;
   prefetcher_->expect(&dry_->forward);
-  return fn(inputs);
+  Var output = fn(inputs);
+  prefetcher_->expect(nullptr);  // backward gathers again what it wants: nothing stays between the two
+  return output;
+}
+
+// Ranks may reach different parameters, but their collectives come in one order: rank 0's.
+std::vector<int> Engine::agreed(const std::vector<int>& order) {
+  const Scoped phase(current_rank().phase, Phase::inspection);  // once, not a part of any step
+  const std::vector<std::uint64_t> mine(order.begin(), order.end());
+  const std::vector<std::uint64_t> all = exchange(comm_, "control", mine);
+  return {all.begin(), all.begin() + static_cast<std::ptrdiff_t>(order.size())};
 }
 
 void Engine::check_whole(const char* where) const {
@@ -171,6 +169,7 @@ void Engine::check_whole(const char* where) const {
 
 void Engine::backward(const Var& loss) {
   check_whole("backward");
+  const Scoped account(current_rank().account, account_);
   SG_CHECK(micro_ < options_.accumulate,
            "[backward] {} micro-batches are accumulated already; call step() first", micro_);
   SG_CHECK(dry_.has_value(), "[backward] no forward of this engine came before");

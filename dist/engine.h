@@ -49,13 +49,6 @@ struct EngineOptions {
   Comm* comm = nullptr;          ///< null: the group of this rank (current_comm())
 };
 
-/// What the ledger had booked before an engine came, without what the engine took over.
-struct Baseline {
-  std::array<std::int64_t, kKinds> live{};
-  std::map<std::string, Traffic, std::less<>> traffic;
-  static Baseline of(const Ledger& ledger);
-};
-
 class Engine {
  public:
   using Function = std::function<Var(std::span<const Var>)>;
@@ -120,6 +113,7 @@ class Engine {
   void allocate(Unit& unit);
   void release();
   void check_whole(const char* where) const;
+  std::vector<int> agreed(const std::vector<int>& order);
   void reduce();
   void exchange_scalars(optim::StepValues& values);
   void update(Unit& unit, const optim::StepValues& values);
@@ -149,7 +143,7 @@ class Engine {
   std::vector<double> losses_;  // of this rank's micro-batches
   double loss_ = 0;
   std::optional<double> grad_norm_;
-  Baseline baseline_;
+  std::shared_ptr<Ledger> account_ = std::make_shared<Ledger>();  // the engine's own bytes and traffic
   bool reduced_ = false;  // the accumulated gradients are summed over ranks
   bool broken_ = false;   // a backward or a step was left by an exception
   const int exceptions_ = std::uncaught_exceptions();

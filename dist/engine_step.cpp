@@ -33,6 +33,7 @@ void visit_master(DType dtype, F&& f) {
 bool Engine::step() {
   check_whole("step");
   if (micro_ < options_.accumulate) return false;
+  const Scoped account(current_rank().account, account_);
   broken_ = true;
   reduce();
   optim::StepValues values;

@@ -48,7 +48,10 @@ Tensor Engine::full_parameter(const std::string& name) {
 Tensor Engine::full_gradient(const std::string& name) {
   const auto [unit, segment] = find(name);
   SG_CHECK(unit->trainable, "[full_gradient] {} is frozen and has no gradient", name);
-  if (micro_ == options_.accumulate) reduce();
+  if (micro_ == options_.accumulate) {
+    const Scoped account(current_rank().account, account_);
+    reduce();
+  }
   SG_CHECK(reduced_, "[full_gradient] gradients are still accumulating: {} of {} micro-batches are "
                      "done; ask after the last backward()", micro_, options_.accumulate);
   const bool everywhere = plan_.reduced.layout == Layout::full || comm_.size() == 1;

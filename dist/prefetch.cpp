@@ -5,6 +5,7 @@
 namespace sg::dist {
 
 Prefetcher::Gather Prefetcher::start(int index) {
+  const Scoped account(current_rank().account, recorded_ != nullptr ? nullptr : account_);
   Unit& unit = *units_[static_cast<std::size_t>(index)];
   const Device device = recorded_ != nullptr ? kMeta : unit.rest.device();
   const std::size_t bytes = static_cast<std::size_t>(unit.bytes(Layout::full, 1));

@@ -20,8 +20,9 @@ namespace sg::dist {
 
 class Prefetcher {
  public:
-  Prefetcher(Comm& comm, std::vector<std::unique_ptr<Unit>>& units, bool enabled)
-      : comm_(comm), units_(units), enabled_(enabled) {}
+  /// Gathers are booked in `account` as well, whoever asks for them.
+  Prefetcher(Comm& comm, std::vector<std::unique_ptr<Unit>>& units, std::shared_ptr<Ledger> account, bool enabled)
+      : comm_(comm), units_(units), account_(std::move(account)), enabled_(enabled) {}
 
   /// The order of stretches to expect from here on, forward's or backward's, and the end of any stretch under way.
   void expect(const std::vector<int>* order);
@@ -47,6 +48,7 @@ class Prefetcher {
 
   Comm& comm_;
   std::vector<std::unique_ptr<Unit>>& units_;
+  const std::shared_ptr<Ledger> account_;
   const bool enabled_;
   std::vector<std::weak_ptr<Source>> sources_;
   Gather current_, next_;

@@ -12,18 +12,12 @@ std::string megabytes(std::int64_t bytes) {
   return bytes < 100'000 ? fmt::format("{} B", bytes) : fmt::format("{:.3f} MB", static_cast<double>(bytes) * 1e-6);
 }
 
-constexpr bool exact(Kind kind) {
+constexpr bool is_exact(Kind kind) {
   return kind == Kind::parameters || kind == Kind::gradients || kind == Kind::optimizer;
 }
+constexpr bool is_predicted(Kind kind) { return is_exact(kind) || kind == Kind::gathered; }
 
 }  // namespace
-
-Baseline Baseline::of(const Ledger& ledger) {
-  Baseline b;
-  for (int k = 0; k < kKinds; ++k) b.live[static_cast<std::size_t>(k)] = ledger.live(static_cast<Kind>(k));
-  b.traffic = ledger.traffic(Phase::training);
-  return b;
-}
 
 Prediction Engine::predict() const {
   std::vector<const UnitLayout*> layouts;
@@ -39,7 +33,6 @@ Prediction Engine::predict() const {
 
 Report Engine::report() {
   const Scoped phase(current_rank().phase, Phase::inspection);
-  const Ledger& ledger = current_rank().ledger();
   const Prediction predicted = predict();
   Report report;
   report.plan = plan_.name;
@@ -50,22 +43,20 @@ Report Engine::report() {
   report.steps = steps_;
   for (int k = 0; k < kKinds; ++k) {
     const std::size_t i = static_cast<std::size_t>(k);
-    const std::uint64_t mine =
-        static_cast<std::uint64_t>(ledger.peak(static_cast<Kind>(k)) - baseline_.live[i]);
+    // What the formula speaks of is the engine's own; the rest is everything that the rank made.
+    const Ledger& of = is_predicted(static_cast<Kind>(k)) ? *account_ : current_rank().ledger();
+    const std::uint64_t mine = static_cast<std::uint64_t>(of.peak(static_cast<Kind>(k)));
     for (const std::uint64_t bytes : exchange(comm_, "control", {&mine, 1})) {
       report.bytes[i].measured.push_back(static_cast<std::int64_t>(bytes));
       report.bytes[i].predicted.push_back(predicted.bytes[i]);
     }
   }
-  auto measured = ledger.traffic(Phase::training);
+  auto measured = account_->traffic(Phase::training);
   for (const auto& [name, flow] : predicted.traffic) measured.try_emplace(name);
-  for (const auto& [name, total] : measured) {
+  for (const auto& [name, sum] : measured) {
     Report::Flow& flow = report.traffic[name];
     if (const auto it = predicted.traffic.find(name); it != predicted.traffic.end())
       flow.predicted = it->second;
-    Traffic sum = total;
-    if (const auto it = baseline_.traffic.find(name); it != baseline_.traffic.end())
-      sum = {total.calls - it->second.calls, total.bytes - it->second.bytes};
     const std::int64_t steps = std::max<std::int64_t>(steps_, 1);
     flow.even = sum.calls % steps == 0 && sum.bytes % steps == 0;
     flow.measured = {sum.calls / steps, sum.bytes / steps};
@@ -76,7 +67,7 @@ Report Engine::report() {
 bool Report::matches() const {
   for (int k = 0; k < kKinds; ++k) {
     const Bytes& b = bytes[static_cast<std::size_t>(k)];
-    if (exact(static_cast<Kind>(k)) && b.predicted != b.measured) return false;
+    if (is_exact(static_cast<Kind>(k)) && b.predicted != b.measured) return false;
     if (static_cast<Kind>(k) == Kind::gathered)
       for (std::size_t r = 0; r < b.measured.size(); ++r)
         if (b.measured[r] > b.predicted[r]) return false;
@@ -97,9 +88,9 @@ std::string Report::text() const {
     if (b.measured.empty()) continue;
     const std::int64_t most = *std::max_element(b.measured.begin(), b.measured.end());
     const bool bound = kind == Kind::gathered;
-    const bool ok = bound ? most <= b.predicted[0] : !exact(kind) || b.predicted == b.measured;
+    const bool ok = bound ? most <= b.predicted[0] : !is_exact(kind) || b.predicted == b.measured;
     out += fmt::format("  {:<28} {:>14} {:>14}{}\n", name_of(kind),
-                       exact(kind) ? megabytes(b.predicted[0])
+                       is_exact(kind) ? megabytes(b.predicted[0])
                        : bound     ? "<= " + megabytes(b.predicted[0])
                                    : std::string("-"),
                        megabytes(most), ok ? "" : "  DIFFERS");

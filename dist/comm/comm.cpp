@@ -37,7 +37,9 @@ std::shared_ptr<Operation> Comm::start(Posting posting, std::shared_ptr<void> ow
   posting.sequence = next_++;
   operation->posting_ = posting;
   operation->posted_ = std::move(owner);
-  current_rank().ledger().book_traffic(current_rank().phase, name, sent);
+  const Rank& rank = current_rank();
+  rank.ledger().book_traffic(rank.phase, name, sent);
+  if (rank.account != nullptr) rank.account->book_traffic(rank.phase, name, sent);
   transport_->post(posting);
   unreleased_.push_back(operation);
   // Of those that the transport has forgotten, nobody reads any more.
