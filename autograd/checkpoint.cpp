@@ -12,7 +12,8 @@ thread_local bool tls_refilling = false;
 
 Segment::Segment(Function fn, std::span<const Var> inputs)
     : fn_(std::move(fn)), state_(current_rank().state) {
-  // Inside another segment these are slots of that one: nested checkpoints recompute from the outside in.
+  // Inside another segment these are slots of that one: nested checkpoints recompute from the
+  // outside in.
   for (const Var& input : inputs) {
     inputs_.emplace_back(input.value());
     input_requires_grad_.push_back(input.requires_grad());
@@ -32,7 +33,8 @@ int Segment::keep(const Tensor& tensor) {
     slots_.push_back(tensor);
     return -1;
   }
-  // Run again inside an outer segment that is being refilled: this copy of the inner segment serves nobody's backward.
+  // Run again inside an outer segment that is being refilled: this copy of the inner segment serves
+  // nobody's backward.
   if (tls_refilling) return -1;
   return count_++;
 }
@@ -40,7 +42,8 @@ int Segment::keep(const Tensor& tensor) {
 void Segment::refill() {
   std::vector<Var> inputs;
   for (std::size_t i = 0; i < inputs_.size(); ++i) {
-    // Values that do not come from a parameter have no history here: the first forward's nodes carry the gradients.
+    // Values that do not come from a parameter have no history here: the first forward's nodes
+    // carry the gradients.
     inputs.emplace_back(inputs_[i].get(), input_requires_grad_[i]);
   }
   slots_.clear();

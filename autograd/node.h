@@ -1,4 +1,5 @@
-// Node: one recorded op. Differentiable ops are written as a forward and a lambda for the backward, side by side:
+// Node: one recorded op. Differentiable ops are written as a forward and a lambda for the backward,
+// side by side:
 //
 //   Var mul(const Var& a, const Var& b) {
 //     Tensor x = a.value(), y = b.value();
@@ -9,7 +10,8 @@
 //                   });
 //   }
 //
-// set() undoes broadcasting centrally: a gradient of the broadcast shape is summed to the input's shape.
+// set() undoes broadcasting centrally: a gradient of the broadcast shape is summed to the input's
+// shape.
 #pragma once
 
 #include <initializer_list>
@@ -75,8 +77,8 @@ class Backward {
     return node_.grads[static_cast<std::size_t>(output)].defined();
   }
   const Shape& input_shape(int i) const { return node_.inputs[static_cast<std::size_t>(i)].shape; }
-  /// A contiguous tensor of input i's shape to be overwritten wholly and handed to set(): the gradient's final place where
-  /// the leaf's sink offers one, else fresh memory.
+  /// A contiguous tensor of input i's shape to be overwritten wholly and handed to set(): the
+  /// gradient's final place where the leaf's sink offers one, else fresh memory.
   Tensor target(int i);
   /// Hands over the gradient of input i; of the input's shape, or of a shape it broadcasts to.
   void set(int i, Tensor gradient);
@@ -89,7 +91,8 @@ namespace detail {
 
 /// True if the op must be recorded: grad mode on and an input requires it.
 bool wants_node(std::span<const Var> inputs);
-/// True while checkpoint() recomputes a segment: values are computed and saved again, but no nodes are made.
+/// True while checkpoint() recomputes a segment: values are computed and saved again, but no nodes
+/// are made.
 bool refilling();
 void connect(Node& node, std::span<const Var> inputs, std::span<const Tensor> outputs);
 Var output_var(const std::shared_ptr<Node>& node, int output, Tensor value, const char* op,

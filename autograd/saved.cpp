@@ -18,7 +18,8 @@ Saved::Saved(const Tensor& tensor) : defined_(tensor.defined()) {
     return;
   }
   version_ = storage->version();
-  // Parameters at rest are alive anyway: kept as bytes, so that their version is checked from the first forward on.
+  // Parameters at rest are alive anyway: kept as bytes, so that their version is checked from the
+  // first forward on.
   if (storage->kind() != Kind::parameters) {
     if (const std::shared_ptr<Segment>& segment = Segment::current()) {
       slot_ = segment->keep(tensor);

@@ -1,7 +1,8 @@
-// Saved: what an op keeps for its backward, bytes or a recipe (DESIGN: "a saved value is bytes or a recipe").
+// Saved: what an op keeps for its backward, bytes or a recipe (DESIGN: "a saved value is bytes or a
+// recipe").
 //   bytes     a tensor handle and the version it had; a change in place since then is an error
-//   source    a view of a storage that a Source produced: offset, shape and strides; gathered again when asked for
-//   segment   an activation inside checkpoint(): a slot that recomputation refills
+//   source    a view of a storage that a Source produced: offset, shape and strides; gathered again
+//   when asked for segment   an activation inside checkpoint(): a slot that recomputation refills
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// The shared recipe of one checkpointed stretch of the graph: its inputs, its function, and the slots of everything its
-// ops saved. Used by Saved and checkpoint() only.
+// The shared recipe of one checkpointed stretch of the graph: its inputs, its function, and the
+// slots of everything its ops saved. Used by Saved and checkpoint() only.
 #pragma once
 
 #include <functional>
@@ -25,7 +25,8 @@ class Segment : public std::enable_shared_from_this<Segment> {
   static const std::shared_ptr<Segment>& current();
   static bool refilling();
 
-  /// Called by Saved for each value an op saves: the slot's number in the first forward, -1 while refilling.
+  /// Called by Saved for each value an op saves: the slot's number in the first forward, -1 while
+  /// refilling.
   int keep(const Tensor& tensor);
   /// The value of a slot; recomputes the whole segment at the first call.
   Tensor get(int slot);
@@ -38,7 +39,7 @@ class Segment : public std::enable_shared_from_this<Segment> {
   std::vector<Saved> inputs_;
   std::vector<bool> input_requires_grad_;
   std::vector<Tensor> slots_;
-  int count_ = 0;      // slots of the first forward
+  int count_ = 0;  // slots of the first forward
   bool filled_ = false;
   bool refilling_this_ = false;
   StepState state_;

@@ -1,4 +1,5 @@
-// Where a value comes from, and where a gradient goes: the two seams through which distribution enters autograd.
+// Where a value comes from, and where a gradient goes: the two seams through which distribution
+// enters autograd.
 #pragma once
 
 #include <cstdint>
@@ -11,8 +12,9 @@ namespace sg {
 
 struct VarImpl;
 
-/// Produces a storage again whenever it is wanted: a declared parameter that is filled at first use, a sharded unit that
-/// is gathered, an activation that is recomputed. Autograd sees only this interface.
+/// Produces a storage again whenever it is wanted: a declared parameter that is filled at first
+/// use, a sharded unit that is gathered, an activation that is recomputed. Autograd sees only this
+/// interface.
 class Source {
  public:
   virtual ~Source() = default;
@@ -20,7 +22,8 @@ class Source {
   virtual void begin() {}
   /// The storage, produced now if nobody holds it. Read-only for the caller.
   virtual std::shared_ptr<Storage> get() = 0;
-  /// Changes whenever the value does; a value saved for backward must find the version it was saved at.
+  /// Changes whenever the value does; a value saved for backward must find the version it was saved
+  /// at.
   virtual std::uint64_t version() const = 0;
   /// For error texts: "unit 2 (fc1.weight, fc1.bias)".
   virtual std::string name() const = 0;
@@ -30,13 +33,15 @@ class Source {
 class GradSink {
  public:
   virtual ~GradSink() = default;
-  /// A tensor of the leaf's shape into which its whole gradient may be written, saving a copy; undefined if there is none.
+  /// A tensor of the leaf's shape into which its whole gradient may be written, saving a copy;
+  /// undefined if there is none.
   virtual Tensor target(const VarImpl& leaf) {
     static_cast<void>(leaf);
     return {};
   }
-  /// The gradient of this backward, complete over all uses of the leaf; called once a leaf that the graph reached, when
-  /// the last node that uses it has run. `gradient` is contiguous, and may be the tensor that target() gave.
+  /// The gradient of this backward, complete over all uses of the leaf; called once a leaf that the
+  /// graph reached, when the last node that uses it has run. `gradient` is contiguous, and may be
+  /// the tensor that target() gave.
   virtual void ready(VarImpl& leaf, const Tensor& gradient) = 0;
 };
 

@@ -11,7 +11,8 @@ namespace sg {
 
 class Node;
 
-/// What a Var points to. A leaf (no node) holds a tensor, or a Source and the place of its value in the source's storage.
+/// What a Var points to. A leaf (no node) holds a tensor, or a Source and the place of its value in
+/// the source's storage.
 struct VarImpl {
   Tensor tensor;
   std::shared_ptr<Source> source;
@@ -20,11 +21,11 @@ struct VarImpl {
   DType dtype = DType::f32;
 
   bool requires_grad = false;
-  Tensor grad;                      ///< of a leaf without sink
-  std::shared_ptr<GradSink> sink;   ///< of a leaf; where its gradients go
-  std::shared_ptr<Node> node;       ///< the op that made it; null for a leaf
-  int output = 0;                   ///< which of the node's outputs
-  std::string name;                 ///< of a parameter: "conv1.weight"
+  Tensor grad;                     ///< of a leaf without sink
+  std::shared_ptr<GradSink> sink;  ///< of a leaf; where its gradients go
+  std::shared_ptr<Node> node;      ///< the op that made it; null for a leaf
+  int output = 0;                  ///< which of the node's outputs
+  std::string name;                ///< of a parameter: "conv1.weight"
 
   // Working state of a backward over a graph that this leaf is in.
   int uses = 0;
@@ -38,13 +39,15 @@ class Var {
   Var() = default;
   /// A leaf that holds `value`.
   Var(Tensor value, bool requires_grad = false);  // NOLINT: a Tensor is a constant Var
-  /// A leaf whose value is produced on demand: `shape` row-major at `offset` of the source's storage.
+  /// A leaf whose value is produced on demand: `shape` row-major at `offset` of the source's
+  /// storage.
   Var(std::shared_ptr<Source> source, std::int64_t offset, const Shape& shape, DType dtype,
       bool requires_grad);
   explicit Var(std::shared_ptr<VarImpl> impl) : impl_(std::move(impl)) {}
 
   bool defined() const { return impl_ != nullptr; }
-  /// The value, produced now if it comes from a Source. Hold it no longer than the op that needs it.
+  /// The value, produced now if it comes from a Source. Hold it no longer than the op that needs
+  /// it.
   Tensor value() const;
   const Shape& shape() const { return impl().shape; }
   std::int64_t size(std::int64_t dim) const {
@@ -53,13 +56,14 @@ class Var {
   DType dtype() const { return impl().dtype; }
   bool requires_grad() const { return impl_ != nullptr && impl_->requires_grad; }
   bool is_leaf() const { return impl().node == nullptr; }
-  /// The gradient added up by backward() calls since zero_grad(); undefined before the first. Leaves without sink only.
+  /// The gradient added up by backward() calls since zero_grad(); undefined before the first.
+  /// Leaves without sink only.
   const Tensor& grad() const { return impl().grad; }
   void zero_grad() const { impl().grad = {}; }
   /// A leaf with the same value and no history.
   Var detach() const;
-  /// Runs backward from this value; `seed` is its gradient (1 for a single element if undefined). The graph is released:
-  /// a second call throws.
+  /// Runs backward from this value; `seed` is its gradient (1 for a single element if undefined).
+  /// The graph is released: a second call throws.
   void backward(const Tensor& seed = {}) const;
   /// The only element, as double.
   double item() const { return value().item(); }
@@ -89,7 +93,8 @@ class NoGrad {
   bool previous_;
 };
 
-/// Undoes a NoGrad in this scope: recomputation inside a backward must save what the first forward saved.
+/// Undoes a NoGrad in this scope: recomputation inside a backward must save what the first forward
+/// saved.
 class EnableGrad {
  public:
   EnableGrad();

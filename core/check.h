@@ -9,7 +9,8 @@
 
 namespace sg {
 
-/// Every error of the library. The text starts with the op or part in brackets: "[matmul] inner sizes differ: ...".
+/// Every error of the library. The text starts with the op or part in brackets: "[matmul] inner
+/// sizes differ: ...".
 class Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;

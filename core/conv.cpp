@@ -14,10 +14,9 @@ namespace {
 
 using kernels::ConvGeometry;
 
-ConvGeometry geometry(const Shape& x, const Shape& weight, const Shape& y,
-                      const Conv2dOptions& o) {
-  return {x[0],        x[1],         x[2],         x[3],          weight[0],     weight[2],
-          weight[3],   y[2],         y[3],         o.stride[0],   o.stride[1],   o.padding[0],
+ConvGeometry geometry(const Shape& x, const Shape& weight, const Shape& y, const Conv2dOptions& o) {
+  return {x[0],         x[1],          x[2],          x[3],        weight[0],   weight[2],
+          weight[3],    y[2],          y[3],          o.stride[0], o.stride[1], o.padding[0],
           o.padding[1], o.dilation[0], o.dilation[1], o.groups};
 }
 
@@ -37,7 +36,8 @@ bool reads_any_layout(ConvAlgorithm algorithm) {
 }
 
 Tensor make_output(const Shape& shape, DType dtype, Device device, ConvAlgorithm algorithm) {
-  const Strides strides = writes_channels_last(algorithm) ? channels_last_strides(shape) : contiguous_strides(shape);
+  const Strides strides =
+      writes_channels_last(algorithm) ? channels_last_strides(shape) : contiguous_strides(shape);
   return Tensor::empty_strided(shape, strides, dtype, device);
 }
 
@@ -76,22 +76,30 @@ ConvAlgorithm resolve(ConvAlgorithm asked, const Shape& x, const Shape& weight, 
                       const Conv2dOptions& options) {
   if (asked == ConvAlgorithm::automatic) return conv2d_algorithm(x, weight, dtype, options);
   if (asked == ConvAlgorithm::reference) return asked;
-  SG_CHECK(dtype == DType::f32, "[conv2d] the algorithm {} computes f32, got {}", name_of(asked), name_of(dtype));
+  SG_CHECK(dtype == DType::f32, "[conv2d] the algorithm {} computes f32, got {}", name_of(asked),
+           name_of(dtype));
   if (asked == ConvAlgorithm::direct)
-    SG_CHECK(kernels::conv_direct_supports(geometry(x, weight, conv2d_shape(x, weight, options), options)),
-             "[conv2d] the algorithm direct takes column strides of 1 and 2, got {}", options.stride[1]);
+    SG_CHECK(kernels::conv_direct_supports(
+                 geometry(x, weight, conv2d_shape(x, weight, options), options)),
+             "[conv2d] the algorithm direct takes column strides of 1 and 2, got {}",
+             options.stride[1]);
   if (asked == ConvAlgorithm::pixels)
-    SG_CHECK(kernels::conv_pixels_supports(geometry(x, weight, conv2d_shape(x, weight, options), options)),
-             "[conv2d] the algorithm pixels takes column stride 1 and one group, got stride {}, groups {}",
+    SG_CHECK(kernels::conv_pixels_supports(
+                 geometry(x, weight, conv2d_shape(x, weight, options), options)),
+             "[conv2d] the algorithm pixels takes column stride 1 and one group, got stride {}, "
+             "groups {}",
              options.stride[1], options.groups);
   if (asked == ConvAlgorithm::winograd)
-    SG_CHECK(kernels::conv_winograd_supports(geometry(x, weight, conv2d_shape(x, weight, options), options)),
-             "[conv2d] the algorithm winograd takes 3x3 kernels with stride, dilation and groups 1 and channels in "
+    SG_CHECK(kernels::conv_winograd_supports(
+                 geometry(x, weight, conv2d_shape(x, weight, options), options)),
+             "[conv2d] the algorithm winograd takes 3x3 kernels with stride, dilation and groups 1 "
+             "and channels in "
              "multiples of 16, got input {}, weight {}",
              x, weight);
   if (asked == ConvAlgorithm::onednn)
-    SG_CHECK(SG_ONEDNN, "[conv2d] the algorithm onednn is not in this build; configure with "
-                        "SHARDGRAD_ONEDNN=ON");
+    SG_CHECK(SG_ONEDNN,
+             "[conv2d] the algorithm onednn is not in this build; configure with "
+             "SHARDGRAD_ONEDNN=ON");
   return asked;
 }
 
@@ -99,17 +107,20 @@ void check_bias(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   check_same_dtype("conv2d", x, weight);
   if (!bias.defined()) return;
   check_same_dtype("conv2d", x, bias);
-  SG_CHECK(bias.shape() == Shape{weight.size(0)}, "[conv2d] bias {} does not fit weight {}; expected [{}]",
-           bias.shape(), weight.shape(), weight.size(0));
+  SG_CHECK(bias.shape() == Shape{weight.size(0)},
+           "[conv2d] bias {} does not fit weight {}; expected [{}]", bias.shape(), weight.shape(),
+           weight.size(0));
 }
 
 void check_wanted(const Conv2dGrads& wanted, const Shape& weight) {
   if (wanted.weight.defined())
     SG_CHECK(wanted.weight.shape() == weight && wanted.weight.is_contiguous(),
-             "[conv2d] the weight's gradient {} must be contiguous, of shape {}", wanted.weight.shape(), weight);
+             "[conv2d] the weight's gradient {} must be contiguous, of shape {}",
+             wanted.weight.shape(), weight);
   if (wanted.bias.defined())
     SG_CHECK(wanted.bias.shape() == Shape{weight[0]} && wanted.bias.is_contiguous(),
-             "[conv2d] the bias's gradient {} must be contiguous, of shape [{}]", wanted.bias.shape(), weight[0]);
+             "[conv2d] the bias's gradient {} must be contiguous, of shape [{}]",
+             wanted.bias.shape(), weight[0]);
 }
 
 // No pixels or no channels: sums of nothing.
@@ -122,24 +133,32 @@ void zero_weight_grads(const Conv2dGrads& wanted) {
 
 const char* name_of(ConvAlgorithm algorithm) {
   switch (algorithm) {
-    case ConvAlgorithm::automatic: return "automatic";
-    case ConvAlgorithm::reference: return "reference";
-    case ConvAlgorithm::onednn: return "onednn";
-    case ConvAlgorithm::direct: return "direct";
-    case ConvAlgorithm::pixels: return "pixels";
-    case ConvAlgorithm::winograd: return "winograd";
+    case ConvAlgorithm::automatic:
+      return "automatic";
+    case ConvAlgorithm::reference:
+      return "reference";
+    case ConvAlgorithm::onednn:
+      return "onednn";
+    case ConvAlgorithm::direct:
+      return "direct";
+    case ConvAlgorithm::pixels:
+      return "pixels";
+    case ConvAlgorithm::winograd:
+      return "winograd";
   }
   return "?";
 }
 
-ConvAlgorithm conv2d_algorithm(const Shape& x, const Shape& weight, DType dtype, const Conv2dOptions& options) {
+ConvAlgorithm conv2d_algorithm(const Shape& x, const Shape& weight, DType dtype,
+                               const Conv2dOptions& options) {
   if (is_16_bit(dtype)) return conv2d_algorithm(x, weight, DType::f32, options);
   if (dtype != DType::f32) return ConvAlgorithm::reference;
   const ConvGeometry g = geometry(x, weight, conv2d_shape(x, weight, options), options);
   if (kernels::conv_winograd_supports(g)) return ConvAlgorithm::winograd;
   // Lanes that are output channels must be filled: O = 6 would use 6 of 16.
   if (g.o <= 12 && g.ow >= 12 && kernels::conv_pixels_supports(g)) return ConvAlgorithm::pixels;
-  if (kernels::conv_direct_supports(g) && (g.groups == 1 || g.o / g.groups >= 8)) return ConvAlgorithm::direct;
+  if (kernels::conv_direct_supports(g) && (g.groups == 1 || g.o / g.groups >= 8))
+    return ConvAlgorithm::direct;
   return SG_ONEDNN ? ConvAlgorithm::onednn : ConvAlgorithm::reference;
 }
 
@@ -147,28 +166,32 @@ Shape conv2d_shape(const Shape& x, const Shape& weight, const Conv2dOptions& o) 
   SG_CHECK(x.size() == 4, "[conv2d] input {} is not [N, C, H, W]", x);
   SG_CHECK(weight.size() == 4, "[conv2d] weight {} is not [O, C / groups, kh, kw]", weight);
   SG_CHECK(o.groups >= 1, "[conv2d] groups must be at least 1, got {}", o.groups);
-  SG_CHECK(weight[0] % o.groups == 0, "[conv2d] weight {} has {} output channels, not divisible by groups {}",
-           weight, weight[0], o.groups);
-  SG_CHECK(x[1] == weight[1] * o.groups, "[conv2d] input has {} channels, weight {} with groups {} wants {}",
-           x[1], weight, o.groups, weight[1] * o.groups);
+  SG_CHECK(weight[0] % o.groups == 0,
+           "[conv2d] weight {} has {} output channels, not divisible by groups {}", weight,
+           weight[0], o.groups);
+  SG_CHECK(x[1] == weight[1] * o.groups,
+           "[conv2d] input has {} channels, weight {} with groups {} wants {}", x[1], weight,
+           o.groups, weight[1] * o.groups);
   Shape y{x[0], weight[0], 0, 0};
   for (int i = 0; i < 2; ++i) {
     const auto at = static_cast<std::size_t>(i);
     SG_CHECK(o.stride[at] >= 1 && o.dilation[at] >= 1 && o.padding[at] >= 0,
-             "[conv2d] stride [{}, {}] and dilation [{}, {}] must be at least 1, padding [{}, {}] at least 0",
+             "[conv2d] stride [{}, {}] and dilation [{}, {}] must be at least 1, padding [{}, {}] "
+             "at least 0",
              o.stride[0], o.stride[1], o.dilation[0], o.dilation[1], o.padding[0], o.padding[1]);
     const std::int64_t window = o.dilation[at] * (weight[2 + i] - 1) + 1;
     const std::int64_t padded = x[2 + i] + 2 * o.padding[at];
     SG_CHECK(weight[2 + i] >= 1 && window <= padded,
-             "[conv2d] the kernel of weight {} spans {} in dimension {}, more than input {} with padding {} has: {}",
+             "[conv2d] the kernel of weight {} spans {} in dimension {}, more than input {} with "
+             "padding {} has: {}",
              weight, window, 2 + i, x, o.padding[at], padded);
     y[2 + i] = (padded - window) / o.stride[at] + 1;
   }
   return y;
 }
 
-Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& options,
-              ConvAlgorithm asked) {
+Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias,
+              const Conv2dOptions& options, ConvAlgorithm asked) {
   check_bias(x, weight, bias);
   const Shape shape = conv2d_shape(x.shape(), weight.shape(), options);
   if (is_16_bit(x.dtype()))
@@ -177,20 +200,21 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const C
   Tensor y = make_output(shape, x.dtype(), x.device(), algorithm);
   if (y.is_meta() || y.numel() == 0) return y;
   const ConvGeometry g = geometry(x.shape(), weight.shape(), shape, options);
-  const Tensor in = as_input(x, algorithm), w = contiguous_scratch(weight), b = contiguous_scratch(bias);
+  const Tensor in = as_input(x, algorithm), w = contiguous_scratch(weight),
+               b = contiguous_scratch(bias);
   if (algorithm == ConvAlgorithm::direct) {
-    kernels::conv_direct_forward(g, view<float>(in), w.data<float>(), data_or_null<float>(b), options.relu,
-                                 mutable_view<float>(y));
+    kernels::conv_direct_forward(g, view<float>(in), w.data<float>(), data_or_null<float>(b),
+                                 options.relu, mutable_view<float>(y));
     return y;
   }
   if (algorithm == ConvAlgorithm::pixels) {
-    kernels::conv_pixels_forward(g, view<float>(in), w.data<float>(), data_or_null<float>(b), options.relu,
-                                 mutable_view<float>(y));
+    kernels::conv_pixels_forward(g, view<float>(in), w.data<float>(), data_or_null<float>(b),
+                                 options.relu, mutable_view<float>(y));
     return y;
   }
   if (algorithm == ConvAlgorithm::winograd) {
-    kernels::conv_winograd_forward(g, view<float>(in), w.data<float>(), data_or_null<float>(b), options.relu,
-                                   mutable_view<float>(y));
+    kernels::conv_winograd_forward(g, view<float>(in), w.data<float>(), data_or_null<float>(b),
+                                   options.relu, mutable_view<float>(y));
     return y;
   }
 #if SG_ONEDNN
@@ -208,16 +232,18 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const C
   return y;
 }
 
-Tensor conv2d_backward(const Tensor& grad, const Tensor& output, const Tensor& x, const Tensor& weight,
-                       const Shape& x_shape, const Shape& weight_shape, const Conv2dOptions& options,
-                       const Conv2dGrads& wanted, ConvAlgorithm asked) {
+Tensor conv2d_backward(const Tensor& grad, const Tensor& output, const Tensor& x,
+                       const Tensor& weight, const Shape& x_shape, const Shape& weight_shape,
+                       const Conv2dOptions& options, const Conv2dGrads& wanted,
+                       ConvAlgorithm asked) {
   const Shape shape = conv2d_shape(x_shape, weight_shape, options);
-  SG_CHECK(grad.shape() == shape, "[conv2d] the gradient is {}, the output {}", grad.shape(), shape);
+  SG_CHECK(grad.shape() == shape, "[conv2d] the gradient is {}, the output {}", grad.shape(),
+           shape);
   check_wanted(wanted, weight_shape);
   if (is_16_bit(grad.dtype())) {
     const Conv2dGrads f32{wanted.x, to_f32(wanted.weight), to_f32(wanted.bias)};
-    const Tensor dx = conv2d_backward(to_f32(grad), to_f32(output), to_f32(x), to_f32(weight), x_shape,
-                                      weight_shape, options, f32, asked);
+    const Tensor dx = conv2d_backward(to_f32(grad), to_f32(output), to_f32(x), to_f32(weight),
+                                      x_shape, weight_shape, options, f32, asked);
     if (wanted.weight.defined()) wanted.weight.copy_from(f32.weight);
     if (wanted.bias.defined()) wanted.bias.copy_from(f32.bias);
     return wanted.x ? dx.to(grad.dtype()) : dx;
@@ -249,8 +275,8 @@ Tensor conv2d_backward(const Tensor& grad, const Tensor& output, const Tensor& x
       kernels::conv_direct_backward(g, view<float>(dy), data_or_null<float>(mask), view<float>(in),
                                     data_or_null<float>(w), grads);
     else
-      kernels::conv_winograd_backward(g, view<float>(dy), data_or_null<float>(mask), nullptr, view<float>(in),
-                                      data_or_null<float>(w), grads);
+      kernels::conv_winograd_backward(g, view<float>(dy), data_or_null<float>(mask), nullptr,
+                                      view<float>(in), data_or_null<float>(w), grads);
     return dx;
   }
   Tensor dy;
@@ -260,10 +286,11 @@ Tensor conv2d_backward(const Tensor& grad, const Tensor& output, const Tensor& x
   }
 #if SG_ONEDNN
   if (algorithm == ConvAlgorithm::onednn) {
-    if (wanted.x) onednn::conv_backward_input(g, dy.data<float>(), w.data<float>(), dx.data<float>());
+    if (wanted.x)
+      onednn::conv_backward_input(g, dy.data<float>(), w.data<float>(), dx.data<float>());
     if (wanted.weight.defined()) {
-      onednn::conv_backward_weight(g, dy.data<float>(), in.data<float>(), wanted.weight.data<float>(),
-                                   data_or_null<float>(wanted.bias));
+      onednn::conv_backward_weight(g, dy.data<float>(), in.data<float>(),
+                                   wanted.weight.data<float>(), data_or_null<float>(wanted.bias));
     } else if (wanted.bias.defined()) {
       wanted.bias.copy_from(sum(dy, {0, 2, 3}, false));
     }
@@ -272,17 +299,20 @@ Tensor conv2d_backward(const Tensor& grad, const Tensor& output, const Tensor& x
 #endif
   visit_floating("conv2d", grad.dtype(), [&](auto type) {
     using T = compute_t<typename decltype(type)::type>;
-    if (wanted.x) kernels::conv_reference_backward_input(g, dy.data<T>(), w.data<T>(), dx.data<T>());
-    kernels::conv_reference_backward_weight(g, dy.data<T>(), static_cast<const T*>(data_or_null<T>(in)),
-                                            data_or_null<T>(wanted.weight), data_or_null<T>(wanted.bias));
+    if (wanted.x)
+      kernels::conv_reference_backward_input(g, dy.data<T>(), w.data<T>(), dx.data<T>());
+    kernels::conv_reference_backward_weight(
+        g, dy.data<T>(), static_cast<const T*>(data_or_null<T>(in)), data_or_null<T>(wanted.weight),
+        data_or_null<T>(wanted.bias));
   });
   return dx;
 }
 
-bool conv2d_relu_max_pool2d_is_fused(const Shape& x, const Shape& weight, DType dtype, const Conv2dOptions& conv,
-                                     const Pool2dOptions& pool) {
+bool conv2d_relu_max_pool2d_is_fused(const Shape& x, const Shape& weight, DType dtype,
+                                     const Conv2dOptions& conv, const Pool2dOptions& pool) {
   using Pair = std::array<std::int64_t, 2>;
-  const bool halves = pool.kernel == Pair{2, 2} && (pool.stride == Pair{2, 2} || pool.stride == Pair{0, 0}) &&
+  const bool halves = pool.kernel == Pair{2, 2} &&
+                      (pool.stride == Pair{2, 2} || pool.stride == Pair{0, 0}) &&
                       pool.padding == Pair{0, 0};
   if (!halves || dtype != DType::f32) return false;
   const ConvAlgorithm algorithm = conv2d_algorithm(x, weight, dtype, conv);
@@ -292,7 +322,8 @@ bool conv2d_relu_max_pool2d_is_fused(const Shape& x, const Shape& weight, DType 
 MaxPool conv2d_relu_max_pool2d(const Tensor& x, const Tensor& weight, const Tensor& bias,
                                const Conv2dOptions& conv, const Pool2dOptions& pool) {
   SG_CHECK(conv2d_relu_max_pool2d_is_fused(x.shape(), weight.shape(), x.dtype(), conv, pool),
-           "[conv2d_relu_max_pool2d] no fused kernel for input {}, weight {}", describe(x), describe(weight));
+           "[conv2d_relu_max_pool2d] no fused kernel for input {}, weight {}", describe(x),
+           describe(weight));
   check_bias(x, weight, bias);
   const Shape full = conv2d_shape(x.shape(), weight.shape(), conv);
   const Shape shape = pool2d_shape("max_pool2d", full, pool);
@@ -303,41 +334,44 @@ MaxPool conv2d_relu_max_pool2d(const Tensor& x, const Tensor& weight, const Tens
   MaxPool result{Tensor::empty_strided(shape, strides, x.dtype(), x.device()),
                  Tensor::empty_strided(shape, strides, DType::u8, x.device())};
   if (x.is_meta() || result.output.numel() == 0) return result;
-  const Tensor in = as_input(x, algorithm), w = contiguous_scratch(weight), b = contiguous_scratch(bias);
+  const Tensor in = as_input(x, algorithm), w = contiguous_scratch(weight),
+               b = contiguous_scratch(bias);
   const auto forward = algorithm == ConvAlgorithm::winograd ? kernels::conv_winograd_forward
                        : algorithm == ConvAlgorithm::pixels ? kernels::conv_pixels_forward
                                                             : kernels::conv_direct_forward;
-  forward(
-      geometry(x.shape(), weight.shape(), full, conv), view<float>(in), w.data<float>(), data_or_null<float>(b),
-      true, mutable_view<float>(result.output), result.index.data<std::uint8_t>());
+  forward(geometry(x.shape(), weight.shape(), full, conv), view<float>(in), w.data<float>(),
+          data_or_null<float>(b), true, mutable_view<float>(result.output),
+          result.index.data<std::uint8_t>());
   return result;
 }
 
 Tensor conv2d_relu_max_pool2d_backward(const Tensor& grad, const Tensor& index, const Tensor& x,
-                                       const Tensor& weight, const Shape& x_shape, const Shape& weight_shape,
-                                       const Conv2dOptions& conv, const Pool2dOptions& pool,
-                                       const Conv2dGrads& wanted) {
+                                       const Tensor& weight, const Shape& x_shape,
+                                       const Shape& weight_shape, const Conv2dOptions& conv,
+                                       const Pool2dOptions& pool, const Conv2dGrads& wanted) {
   const Shape full = conv2d_shape(x_shape, weight_shape, conv);
   SG_CHECK(grad.shape() == index.shape() && index.shape() == pool2d_shape("max_pool2d", full, pool),
-           "[conv2d_relu_max_pool2d] the gradient is {}, the index {}, the convolution's output {}", grad.shape(),
-           index.shape(), full);
+           "[conv2d_relu_max_pool2d] the gradient is {}, the index {}, the convolution's output {}",
+           grad.shape(), index.shape(), full);
   check_wanted(wanted, weight_shape);
   const ConvAlgorithm algorithm = conv2d_algorithm(x_shape, weight_shape, grad.dtype(), conv);
   const ConvGeometry g = geometry(x_shape, weight_shape, full, conv);
   const bool winograd = algorithm == ConvAlgorithm::winograd;
   if (grad.numel() > 0 && (winograd || kernels::conv_sparse_supports(g))) {
-    // Read from the pooled gradient, channels-last by Winograd's kernels and row-major by the sparse ones.
+    // Read from the pooled gradient, channels-last by Winograd's kernels and row-major by the
+    // sparse ones.
     const ConvAlgorithm layout = winograd ? ConvAlgorithm::winograd : ConvAlgorithm::reference;
     Tensor dx;
     if (wanted.x) dx = make_output(x_shape, grad.dtype(), grad.device(), layout);
     if (grad.is_meta()) return dx;
-    const Tensor dy = as_input(grad, layout), at = as_input(index, layout), w = contiguous_scratch(weight);
+    const Tensor dy = as_input(grad, layout), at = as_input(index, layout),
+                 w = contiguous_scratch(weight);
     const Tensor in = !wanted.weight.defined() ? Tensor() : winograd ? as_input(x, layout) : x;
     const kernels::ConvGradients grads{mutable_view<float>(dx), data_or_null<float>(wanted.weight),
                                        data_or_null<float>(wanted.bias)};
     if (winograd)
-      kernels::conv_winograd_backward(g, view<float>(dy), nullptr, at.data<std::uint8_t>(), view<float>(in),
-                                      data_or_null<float>(w), grads);
+      kernels::conv_winograd_backward(g, view<float>(dy), nullptr, at.data<std::uint8_t>(),
+                                      view<float>(in), data_or_null<float>(w), grads);
     else
       kernels::conv_sparse_backward(g, view<float>(dy), at.data<std::uint8_t>(), view<float>(in),
                                     data_or_null<float>(w), grads);

@@ -1,4 +1,5 @@
-// Batch normalisation: layouts, threads and statistics around the loops of core/kernels/batch_norm.h.
+// Batch normalisation: layouts, threads and statistics around the loops of
+// core/kernels/batch_norm.h.
 #include <cmath>
 #include <vector>
 
@@ -16,12 +17,13 @@ DType statistics_dtype(DType dtype) { return dtype == DType::f64 ? DType::f64 : 
 
 void check_channels(const char* what, const Tensor& t, std::int64_t channels) {
   if (!t.defined()) return;
-  SG_CHECK(t.shape() == Shape{channels}, "[batch_norm] {} is {}, expected [{}]", what, t.shape(), channels);
+  SG_CHECK(t.shape() == Shape{channels}, "[batch_norm] {} is {}, expected [{}]", what, t.shape(),
+           channels);
 }
 
 std::int64_t check_input(const Tensor& x) {
-  SG_CHECK(x.dim_count() == 4 || x.dim_count() == 2, "[batch_norm] input {} is neither [N, C, H, W] nor [N, C]",
-           x.shape());
+  SG_CHECK(x.dim_count() == 4 || x.dim_count() == 2,
+           "[batch_norm] input {} is neither [N, C, H, W] nor [N, C]", x.shape());
   return x.size(1);
 }
 
@@ -30,7 +32,9 @@ struct Layout {
   std::int64_t images, channels, area;
   bool rows;
   explicit Layout(const Tensor& x)
-      : images(x.size(0)), channels(x.size(1)), area(x.dim_count() == 4 ? x.size(2) * x.size(3) : 1),
+      : images(x.size(0)),
+        channels(x.size(1)),
+        area(x.dim_count() == 4 ? x.size(2) * x.size(3) : 1),
         rows(area == 1 || x.is_channels_last()) {}
   std::int64_t count() const { return images * area; }  ///< values of one channel
 };
@@ -43,12 +47,13 @@ Tensor in_layout(const Tensor& t, const Layout& layout) {
 
 Tensor output_like(const Tensor& x, const Layout& layout) {
   const bool last = layout.rows && x.dim_count() == 4;
-  return Tensor::empty_strided(x.shape(), last ? channels_last_strides(x.shape()) : contiguous_strides(x.shape()),
-                               x.dtype(), x.device());
+  return Tensor::empty_strided(
+      x.shape(), last ? channels_last_strides(x.shape()) : contiguous_strides(x.shape()), x.dtype(),
+      x.device());
 }
 
-// Calls rows(part, first row, rows) in parallel parts, or planes(channel, offset of a run, length) for every run of every
-// channel, channels in parallel and a channel's images in order.
+// Calls rows(part, first row, rows) in parallel parts, or planes(channel, offset of a run, length)
+// for every run of every channel, channels in parallel and a channel's images in order.
 template <class Rows, class Planes>
 void run(const Layout& l, std::int64_t parts, Rows&& rows, Planes&& planes) {
   if (l.rows) {
@@ -98,8 +103,11 @@ std::vector<T> values(const Tensor& t, std::int64_t channels, T otherwise) {
 template <class T>
 struct Factors {
   std::vector<T> mean, scale, bias;
-  Factors(const Tensor& mean_, const Tensor& invstd, const Tensor& weight, const Tensor& bias_, std::int64_t c)
-      : mean(values<T>(mean_, c, T(0))), scale(values<T>(weight, c, T(1))), bias(values<T>(bias_, c, T(0))) {
+  Factors(const Tensor& mean_, const Tensor& invstd, const Tensor& weight, const Tensor& bias_,
+          std::int64_t c)
+      : mean(values<T>(mean_, c, T(0))),
+        scale(values<T>(weight, c, T(1))),
+        bias(values<T>(bias_, c, T(0))) {
     const std::vector<T> inverse = invstd.to_vector<T>();
     for (std::size_t i = 0; i < scale.size(); ++i) scale[i] *= inverse[i];
   }
@@ -109,11 +117,13 @@ struct Factors {
 };
 
 template <class T>
-void normalize(const Tensor& x, const Tensor& y, const Layout& l, const Factors<T>& factors, bool relu) {
+void normalize(const Tensor& x, const Tensor& y, const Layout& l, const Factors<T>& factors,
+               bool relu) {
   const auto& loops = kernels::batch_norm_loops<T>();
   const T* from = x.data<T>();
   T* to = y.data<T>();
-  run(l, parts_of(l),
+  run(
+      l, parts_of(l),
       [&](std::int64_t, std::int64_t first, std::int64_t rows) {
         loops.normalize(from + first * l.channels, to + first * l.channels, rows, l.channels,
                         factors.params(0, relu));
@@ -133,7 +143,8 @@ void statistics(const Tensor& x, const Layout& l, const Tensor& mean, const Tens
   std::vector<T> shift(static_cast<std::size_t>(l.channels));
   for (std::int64_t c = 0; c < l.channels; ++c)
     shift[static_cast<std::size_t>(c)] = from[l.rows ? c : c * l.area];
-  run(l, parts,
+  run(
+      l, parts,
       [&](std::int64_t part, std::int64_t first, std::int64_t rows) {
         loops.statistics(from + first * l.channels, rows, l.channels, shift.data(),
                          sums.at(sums.first, part), sums.at(sums.second, part));
@@ -165,19 +176,20 @@ void move_running(const Tensor& running, const Tensor& batch, double momentum, d
 }  // namespace
 
 BatchNorm batch_norm_training(const Tensor& x, const Tensor& weight, const Tensor& bias,
-                              const Tensor& running_mean, const Tensor& running_var, double momentum,
-                              double eps, bool relu, bool update) {
+                              const Tensor& running_mean, const Tensor& running_var,
+                              double momentum, double eps, bool relu, bool update) {
   const std::int64_t channels = check_input(x);
   check_channels("weight", weight, channels);
   check_channels("bias", bias, channels);
   check_channels("running_mean", running_mean, channels);
   check_channels("running_var", running_var, channels);
   const Layout shape(x);
-  SG_CHECK(shape.count() > 1, "[batch_norm] training needs more than one value a channel, got input {}", x.shape());
+  SG_CHECK(shape.count() > 1,
+           "[batch_norm] training needs more than one value a channel, got input {}", x.shape());
   if (is_16_bit(x.dtype())) {
     const auto f32 = [](const Tensor& t) { return t.defined() ? t.to(DType::f32) : t; };
-    BatchNorm result = batch_norm_training(x.to(DType::f32), f32(weight), f32(bias), running_mean, running_var,
-                                           momentum, eps, relu, update);
+    BatchNorm result = batch_norm_training(x.to(DType::f32), f32(weight), f32(bias), running_mean,
+                                           running_var, momentum, eps, relu, update);
     result.output = result.output.to(x.dtype());
     return result;
   }
@@ -211,15 +223,16 @@ BatchNorm batch_norm_inference(const Tensor& x, const Tensor& weight, const Tens
                                bool relu) {
   const std::int64_t channels = check_input(x);
   SG_CHECK(running_mean.defined() && running_var.defined(),
-           "[batch_norm] inference needs running_mean and running_var; without them use training = true");
+           "[batch_norm] inference needs running_mean and running_var; without them use training = "
+           "true");
   check_channels("weight", weight, channels);
   check_channels("bias", bias, channels);
   check_channels("running_mean", running_mean, channels);
   check_channels("running_var", running_var, channels);
   if (is_16_bit(x.dtype())) {
     const auto f32 = [](const Tensor& t) { return t.defined() ? t.to(DType::f32) : t; };
-    BatchNorm result = batch_norm_inference(x.to(DType::f32), f32(weight), f32(bias), running_mean, running_var,
-                                            eps, relu);
+    BatchNorm result = batch_norm_inference(x.to(DType::f32), f32(weight), f32(bias), running_mean,
+                                            running_var, eps, relu);
     result.output = result.output.to(x.dtype());
     return result;
   }
@@ -248,12 +261,13 @@ Tensor batch_norm_backward(const Tensor& grad, const Tensor& x, const Tensor& we
                            bool training, bool relu, bool wants_x, const Tensor& weight_grad,
                            const Tensor& bias_grad) {
   check_same_dtype("batch_norm", grad, x);
-  SG_CHECK(grad.shape() == x.shape(), "[batch_norm] the gradient is {}, the output {}", grad.shape(), x.shape());
+  SG_CHECK(grad.shape() == x.shape(), "[batch_norm] the gradient is {}, the output {}",
+           grad.shape(), x.shape());
   if (is_16_bit(x.dtype())) {
     const auto f32 = [](const Tensor& t) { return t.defined() ? t.to(DType::f32) : t; };
     const Tensor dw = f32(weight_grad), db = f32(bias_grad);
-    const Tensor dx = batch_norm_backward(f32(grad), f32(x), f32(weight), f32(bias), mean, invstd, training,
-                                          relu, wants_x, dw, db);
+    const Tensor dx = batch_norm_backward(f32(grad), f32(x), f32(weight), f32(bias), mean, invstd,
+                                          training, relu, wants_x, dw, db);
     if (dw.defined()) weight_grad.copy_from(dw);
     if (db.defined()) bias_grad.copy_from(db);
     return dx.defined() ? dx.to(x.dtype()) : dx;
@@ -275,10 +289,12 @@ Tensor batch_norm_backward(const Tensor& grad, const Tensor& x, const Tensor& we
     std::vector<T> offset(static_cast<std::size_t>(l.channels)), slope(offset);
     if (training || weight_grad.defined() || bias_grad.defined()) {
       Sums sums(parts, l.channels);
-      run(l, parts,
+      run(
+          l, parts,
           [&](std::int64_t part, std::int64_t first, std::int64_t rows) {
             loops.reduce(px + first * l.channels, pdy + first * l.channels, rows, l.channels,
-                         factors.params(0, relu), sums.at(sums.first, part), sums.at(sums.second, part));
+                         factors.params(0, relu), sums.at(sums.first, part),
+                         sums.at(sums.second, part));
           },
           [&](std::int64_t c, std::int64_t start, std::int64_t length) {
             loops.reduce(px + start, pdy + start, length, 1, factors.params(c, relu),
@@ -298,15 +314,16 @@ Tensor batch_norm_backward(const Tensor& grad, const Tensor& x, const Tensor& we
     }
     if (!wants_x) return;
     T* to = dx.data<T>();
-    run(l, parts_of(l),
+    run(
+        l, parts_of(l),
         [&](std::int64_t, std::int64_t first, std::int64_t rows) {
           const std::int64_t at = first * l.channels;
-          loops.input_gradient(px + at, pdy + at, to + at, rows, l.channels, factors.params(0, relu),
-                               offset.data(), slope.data());
+          loops.input_gradient(px + at, pdy + at, to + at, rows, l.channels,
+                               factors.params(0, relu), offset.data(), slope.data());
         },
         [&](std::int64_t c, std::int64_t start, std::int64_t length) {
-          loops.input_gradient(px + start, pdy + start, to + start, length, 1, factors.params(c, relu),
-                               offset.data() + c, slope.data() + c);
+          loops.input_gradient(px + start, pdy + start, to + start, length, 1,
+                               factors.params(c, relu), offset.data() + c, slope.data() + c);
         });
   });
   return dx;

@@ -9,7 +9,8 @@ namespace {
 using kernels::PoolGeometry;
 
 std::array<std::int64_t, 2> stride_of(const Pool2dOptions& o) {
-  return {o.stride[0] == 0 ? o.kernel[0] : o.stride[0], o.stride[1] == 0 ? o.kernel[1] : o.stride[1]};
+  return {o.stride[0] == 0 ? o.kernel[0] : o.stride[0],
+          o.stride[1] == 0 ? o.kernel[1] : o.stride[1]};
 }
 
 PoolGeometry geometry(const Shape& x, const Shape& y, const Pool2dOptions& o) {
@@ -41,8 +42,10 @@ void run(const PoolGeometry& g, bool channels_last, Images&& images, Planes&& pl
 
 template <class F>
 void visit_index(DType index, F&& f) {
-  if (index == DType::u8) f(Type<std::uint8_t>{});
-  else f(Type<std::int32_t>{});
+  if (index == DType::u8)
+    f(Type<std::uint8_t>{});
+  else
+    f(Type<std::int32_t>{});
 }
 
 void check_gradient(const char* op, const Shape& grad, const Shape& expected) {
@@ -57,14 +60,16 @@ Shape pool2d_shape(const char* op, const Shape& x, const Pool2dOptions& o) {
   Shape y{x[0], x[1], 0, 0};
   for (int i = 0; i < 2; ++i) {
     const auto at = static_cast<std::size_t>(i);
-    SG_CHECK(o.kernel[at] >= 1 && stride[at] >= 1, "[{}] kernel [{}, {}] and stride [{}, {}] must be at least 1",
-             op, o.kernel[0], o.kernel[1], stride[0], stride[1]);
+    SG_CHECK(o.kernel[at] >= 1 && stride[at] >= 1,
+             "[{}] kernel [{}, {}] and stride [{}, {}] must be at least 1", op, o.kernel[0],
+             o.kernel[1], stride[0], stride[1]);
     SG_CHECK(o.padding[at] >= 0 && 2 * o.padding[at] <= o.kernel[at],
-             "[{}] padding [{}, {}] must be between 0 and half the kernel [{}, {}]", op, o.padding[0],
-             o.padding[1], o.kernel[0], o.kernel[1]);
+             "[{}] padding [{}, {}] must be between 0 and half the kernel [{}, {}]", op,
+             o.padding[0], o.padding[1], o.kernel[0], o.kernel[1]);
     const std::int64_t padded = x[2 + i] + 2 * o.padding[at];
-    SG_CHECK(o.kernel[at] <= padded, "[{}] kernel {} in dimension {} is more than input {} with padding {} has: {}",
-             op, o.kernel[at], 2 + i, x, o.padding[at], padded);
+    SG_CHECK(o.kernel[at] <= padded,
+             "[{}] kernel {} in dimension {} is more than input {} with padding {} has: {}", op,
+             o.kernel[at], 2 + i, x, o.padding[at], padded);
     y[2 + i] = (padded - o.kernel[at]) / stride[at] + 1;
   }
   return y;
@@ -93,9 +98,11 @@ MaxPool max_pool2d(const Tensor& x, const Pool2dOptions& options) {
       T* to = pool.output.data<T>();
       I* at = pool.index.data<I>();
       const std::int64_t area = g.h * g.w, out = g.oh * g.ow;
-      run(g, last,
+      run(
+          g, last,
           [&](std::int64_t i, std::int64_t count) {
-            loops.forward_images(g, from + i * g.c * area, to + i * g.c * out, at + i * g.c * out, count);
+            loops.forward_images(g, from + i * g.c * area, to + i * g.c * out, at + i * g.c * out,
+                                 count);
           },
           [&](std::int64_t i, std::int64_t count) {
             loops.forward_planes(g, from + i * area, to + i * out, at + i * out, count);
@@ -111,8 +118,9 @@ Tensor max_pool2d_backward(const Tensor& grad, const Tensor& index, const Shape&
   check_gradient("max_pool2d", grad.shape(), index.shape());
   if (is_16_bit(grad.dtype()))
     return max_pool2d_backward(grad.to(DType::f32), index, x_shape, options).to(grad.dtype());
-  const bool last = index.is_channels_last() || (grad.is_channels_last() && index.is_contiguous() &&
-                                                 channels_last_strides(grad.shape()) == index.strides());
+  const bool last =
+      index.is_channels_last() || (grad.is_channels_last() && index.is_contiguous() &&
+                                   channels_last_strides(grad.shape()) == index.strides());
   Tensor dx = Tensor::empty_strided(x_shape, layout(x_shape, last), grad.dtype(), grad.device());
   if (dx.is_meta() || dx.numel() == 0) return dx;
   const PoolGeometry g = geometry(x_shape, grad.shape(), options);
@@ -126,9 +134,11 @@ Tensor max_pool2d_backward(const Tensor& grad, const Tensor& index, const Shape&
       const I* at = index.data<I>();
       T* to = dx.data<T>();
       const std::int64_t area = g.h * g.w, out = g.oh * g.ow;
-      run(g, last,
+      run(
+          g, last,
           [&](std::int64_t i, std::int64_t count) {
-            loops.backward_images(g, from + i * g.c * out, at + i * g.c * out, to + i * g.c * area, count);
+            loops.backward_images(g, from + i * g.c * out, at + i * g.c * out, to + i * g.c * area,
+                                  count);
           },
           [&](std::int64_t i, std::int64_t count) {
             loops.backward_planes(g, from + i * out, at + i * out, to + i * area, count);
@@ -152,7 +162,8 @@ Tensor avg_pool2d(const Tensor& x, const Pool2dOptions& options) {
     const T* from = in.data<T>();
     T* to = y.data<T>();
     const std::int64_t area = g.h * g.w, out = g.oh * g.ow;
-    run(g, last,
+    run(
+        g, last,
         [&](std::int64_t i, std::int64_t count) {
           loops.forward_images(g, from + i * g.c * area, to + i * g.c * out, count);
         },
@@ -178,7 +189,8 @@ Tensor avg_pool2d_backward(const Tensor& grad, const Shape& x_shape, const Pool2
     const T* from = dy.data<T>();
     T* to = dx.data<T>();
     const std::int64_t area = g.h * g.w, out = g.oh * g.ow;
-    run(g, last,
+    run(
+        g, last,
         [&](std::int64_t i, std::int64_t count) {
           loops.backward_images(g, from + i * g.c * out, to + i * g.c * area, count);
         },
@@ -198,7 +210,8 @@ Tensor global_avg_pool2d_backward(const Tensor& grad, const Shape& x_shape, bool
   SG_CHECK(grad.shape() == (Shape{x_shape[0], x_shape[1], 1, 1}),
            "[global_avg_pool2d] the gradient is {}, the output [{}, {}, 1, 1]", grad.shape(),
            x_shape[0], x_shape[1]);
-  Tensor dx = Tensor::empty_strided(x_shape, layout(x_shape, channels_last), grad.dtype(), grad.device());
+  Tensor dx =
+      Tensor::empty_strided(x_shape, layout(x_shape, channels_last), grad.dtype(), grad.device());
   if (dx.is_meta() || dx.numel() == 0) return dx;
   const Tensor dy = in_layout(grad, false);
   const std::int64_t channels = x_shape[1], area = x_shape[2] * x_shape[3];

@@ -50,8 +50,7 @@ inline constexpr DType dtype_of = [] {
 
 /// The type in which values of type T are computed: float for 16-bit values, T itself otherwise.
 template <class T>
-using compute_t =
-    std::conditional_t<std::is_same_v<T, bf16> || std::is_same_v<T, f16>, float, T>;
+using compute_t = std::conditional_t<std::is_same_v<T, bf16> || std::is_same_v<T, f16>, float, T>;
 
 template <class T>
 struct Type {
@@ -62,13 +61,20 @@ struct Type {
 template <class F>
 decltype(auto) visit(DType dtype, F&& f) {
   switch (dtype) {
-    case DType::f64: return f(Type<double>{});
-    case DType::f32: return f(Type<float>{});
-    case DType::bf16: return f(Type<bf16>{});
-    case DType::f16: return f(Type<f16>{});
-    case DType::i64: return f(Type<std::int64_t>{});
-    case DType::i32: return f(Type<std::int32_t>{});
-    case DType::u8: break;
+    case DType::f64:
+      return f(Type<double>{});
+    case DType::f32:
+      return f(Type<float>{});
+    case DType::bf16:
+      return f(Type<bf16>{});
+    case DType::f16:
+      return f(Type<f16>{});
+    case DType::i64:
+      return f(Type<std::int64_t>{});
+    case DType::i32:
+      return f(Type<std::int32_t>{});
+    case DType::u8:
+      break;
   }
   return f(Type<std::uint8_t>{});
 }
@@ -77,11 +83,16 @@ decltype(auto) visit(DType dtype, F&& f) {
 template <class F>
 decltype(auto) visit_floating(std::string_view op, DType dtype, F&& f) {
   switch (dtype) {
-    case DType::f64: return f(Type<double>{});
-    case DType::f32: return f(Type<float>{});
-    case DType::bf16: return f(Type<bf16>{});
-    case DType::f16: return f(Type<f16>{});
-    default: fail("[{}] needs a floating dtype, got {}; cast it first", op, name_of(dtype));
+    case DType::f64:
+      return f(Type<double>{});
+    case DType::f32:
+      return f(Type<float>{});
+    case DType::bf16:
+      return f(Type<bf16>{});
+    case DType::f16:
+      return f(Type<f16>{});
+    default:
+      fail("[{}] needs a floating dtype, got {}; cast it first", op, name_of(dtype));
   }
 }
 

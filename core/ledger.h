@@ -13,8 +13,9 @@
 
 namespace sg {
 
-/// What bytes are for. `gathered`: full units that are alive while somebody uses them. `buffers`: partial gradients in
-/// flight, scratch and module buffers. `activations`: everything else that an op makes.
+/// What bytes are for. `gathered`: full units that are alive while somebody uses them. `buffers`:
+/// partial gradients in flight, scratch and module buffers. `activations`: everything else that an
+/// op makes.
 enum class Kind : std::uint8_t { parameters, gradients, optimizer, gathered, buffers, activations };
 inline constexpr int kKinds = 6;
 std::string_view name_of(Kind kind);
@@ -29,10 +30,12 @@ struct Traffic {
   bool operator==(const Traffic&) const = default;
 };
 
-/// Counters of one rank. Memory may be booked from any thread (a tensor can die on another one); traffic likewise.
+/// Counters of one rank. Memory may be booked from any thread (a tensor can die on another one);
+/// traffic likewise.
 class Ledger {
  public:
-  /// Books `bytes` more (or fewer, if negative). Throws if a limit on (kind, device) would be passed.
+  /// Books `bytes` more (or fewer, if negative). Throws if a limit on (kind, device) would be
+  /// passed.
   void book(Kind kind, Tier tier, std::int64_t bytes);
   std::int64_t live(Kind kind, Tier tier = Tier::device) const;
   std::int64_t peak(Kind kind, Tier tier = Tier::device) const;
@@ -41,7 +44,8 @@ class Ledger {
   std::int64_t peak_total(Tier tier = Tier::device) const;
   /// Peaks start again from what is alive now.
   void reset_peaks();
-  /// Largest sum of live bytes of all kinds in the device tier; an allocation beyond it is an error. 0: no limit.
+  /// Largest sum of live bytes of all kinds in the device tier; an allocation beyond it is an
+  /// error. 0: no limit.
   void set_limit(std::int64_t bytes) { limit_.store(bytes); }
   std::int64_t limit() const { return limit_.load(); }
 

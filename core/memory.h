@@ -1,5 +1,5 @@
-// A rank's memory: the ledger that books it and a caching allocator. Logical (requested) bytes are booked; what the
-// cache keeps beyond them is `cached_bytes`.
+// A rank's memory: the ledger that books it and a caching allocator. Logical (requested) bytes are
+// booked; what the cache keeps beyond them is `cached_bytes`.
 #pragma once
 
 #include <cstddef>
@@ -12,8 +12,8 @@
 
 namespace sg {
 
-/// Blocks of main memory, 64-byte aligned, kept by size class when freed: a training step asks for the same sizes again
-/// and again, and fresh pages cost more than the kernels that fill them.
+/// Blocks of main memory, 64-byte aligned, kept by size class when freed: a training step asks for
+/// the same sizes again and again, and fresh pages cost more than the kernels that fill them.
 class CachingAllocator {
  public:
   ~CachingAllocator();

@@ -42,8 +42,8 @@ struct KeyHash {
   }
 };
 
-// One primitive with the reorder of its weights; memory objects are bound to the buffers of a call. `outer` is the
-// weights' plain form, `inner` the form that the primitive chose.
+// One primitive with the reorder of its weights; memory objects are bound to the buffers of a call.
+// `outer` is the weights' plain form, `inner` the form that the primitive chose.
 struct Plan {
   dnnl::primitive conv, reorder;
   memory x, y, bias, outer, inner, scratchpad;
@@ -84,7 +84,8 @@ struct Descs {
     stride = {g.sh, g.sw};
     dilation = {g.dh - 1, g.dw - 1};
     padding_low = {g.ph, g.pw};
-    // What the output's size leaves of the padding after the last window; negative where rows are left over.
+    // What the output's size leaves of the padding after the last window; negative where rows are
+    // left over.
     padding_high = {(g.oh - 1) * g.sh + (g.kh - 1) * g.dh + 1 - g.h - g.ph,
                     (g.ow - 1) * g.sw + (g.kw - 1) * g.dw + 1 - g.w - g.pw};
   }
@@ -95,7 +96,8 @@ struct Descs {
 #define SG_DESC_HINT(Kind, hint, ...) Kind::primitive_desc(engine(), __VA_ARGS__, hint, attr)
 #else
 #define SG_DESC(Kind, ...) Kind::primitive_desc(Kind::desc(__VA_ARGS__), attr, engine())
-#define SG_DESC_HINT(Kind, hint, ...) Kind::primitive_desc(Kind::desc(__VA_ARGS__), attr, engine(), hint)
+#define SG_DESC_HINT(Kind, hint, ...) \
+  Kind::primitive_desc(Kind::desc(__VA_ARGS__), attr, engine(), hint)
 #endif
 
 Forward::primitive_desc forward_desc(const Descs& d, bool relu) {
@@ -186,9 +188,10 @@ Plan& plan_for(const ConvGeometry& g, Pass pass, bool bias) {
     try {
       it = plans.emplace(key, make_plan(key)).first;
     } catch (const dnnl::error& error) {
-      fail("[conv2d] oneDNN makes no primitive for input [{}, {}, {}, {}], weight [{}, {}, {}, {}], "
-           "groups {}: {}",
-           g.n, g.c, g.h, g.w, g.o, g.c / g.groups, g.kh, g.kw, g.groups, error.what());
+      fail(
+          "[conv2d] oneDNN makes no primitive for input [{}, {}, {}, {}], weight [{}, {}, {}, {}], "
+          "groups {}: {}",
+          g.n, g.c, g.h, g.w, g.o, g.c / g.groups, g.kh, g.kw, g.groups, error.what());
     }
   }
   return it->second;

@@ -11,8 +11,9 @@
 
 namespace sg {
 
-/// Calls f(begin, end) on contiguous parts of [0, n), at most one a compute thread of the current rank and none smaller
-/// than `grain`. Parts are a function of n, grain and the thread count alone, so results are too.
+/// Calls f(begin, end) on contiguous parts of [0, n), at most one a compute thread of the current
+/// rank and none smaller than `grain`. Parts are a function of n, grain and the thread count alone,
+/// so results are too.
 template <class F>
 void parallel_for(std::int64_t n, std::int64_t grain, F&& f) {
   if (n <= 0) return;

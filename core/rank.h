@@ -1,5 +1,6 @@
-// A rank is an object, not a process: its device, memory, threads, random numbers and step. Code reaches it through
-// the thread-local current_rank(), so four ranks can be four threads, and two engines can live in one process.
+// A rank is an object, not a process: its device, memory, threads, random numbers and step. Code
+// reaches it through the thread-local current_rank(), so four ranks can be four threads, and two
+// engines can live in one process.
 #pragma once
 
 #include <cstdint>
@@ -11,10 +12,12 @@
 
 namespace sg {
 
-/// Values that change each step and that kernels read, in one place (so that a captured step can be replayed).
+/// Values that change each step and that kernels read, in one place (so that a captured step can be
+/// replayed).
 struct StepState {
-  std::int64_t step = 0;             ///< optimizer steps finished; keys the random numbers of a forward
-  std::int64_t first_sample = 0;     ///< position in the global batch of the first sample of this micro-batch
+  std::int64_t step = 0;  ///< optimizer steps finished; keys the random numbers of a forward
+  std::int64_t first_sample =
+      0;  ///< position in the global batch of the first sample of this micro-batch
 };
 
 struct Rank {
@@ -23,19 +26,21 @@ struct Rank {
 
   int index = 0;
   int world_size = 1;
-  Device device = kCpu;        ///< where new tensors go unless told otherwise
-  int threads = 1;             ///< compute threads of this rank's ops
+  Device device = kCpu;  ///< where new tensors go unless told otherwise
+  int threads = 1;       ///< compute threads of this rank's ops
   std::uint64_t seed = 0;
   std::shared_ptr<Memory> memory = std::make_shared<Memory>();
   Kind kind = Kind::activations;  ///< what new tensors are booked as
   Phase phase = Phase::training;
-  std::shared_ptr<Ledger> account;  ///< a part of the program's own ledger (an engine's), which books beside the rank's
+  std::shared_ptr<Ledger>
+      account;  ///< a part of the program's own ledger (an engine's), which books beside the rank's
   StepState state;
 
   Ledger& ledger() const { return memory->ledger; }
 };
 
-/// The rank that this thread works for; a thread that was given none has a private rank of world size 1.
+/// The rank that this thread works for; a thread that was given none has a private rank of world
+/// size 1.
 Rank& current_rank();
 
 /// Makes `rank` the current one in this scope.
@@ -69,9 +74,9 @@ class Scoped {
 /// Processors this process may use (OMP_NUM_THREADS caps it), at least 1.
 int available_cores();
 
-/// Flushes subnormal numbers to zero on this thread and on its compute threads: moments of dead units decay into
-/// subnormals, which cost up to 15x in Adam. A mode belongs to a thread, so every rank calls this; on by default in
-/// Rank's scope, switched off by SHARDGRAD_DENORMALS=1.
+/// Flushes subnormal numbers to zero on this thread and on its compute threads: moments of dead
+/// units decay into subnormals, which cost up to 15x in Adam. A mode belongs to a thread, so every
+/// rank calls this; on by default in Rank's scope, switched off by SHARDGRAD_DENORMALS=1.
 void flush_denormals(int threads);
 
 }  // namespace sg

@@ -1,4 +1,5 @@
-// Ready<T>: a value that another stream produces. Waiting is the only way to it, so stream order is a type, not a habit.
+// Ready<T>: a value that another stream produces. Waiting is the only way to it, so stream order is
+// a type, not a habit.
 #pragma once
 
 #include <memory>
@@ -12,7 +13,8 @@ class Event {
   virtual ~Event() = default;
   /// Returns when the value is there. Throws what went wrong while it was made.
   virtual void wait() = 0;
-  /// Returns when, besides, everybody who was given this memory to read is done with it: it may change or be freed.
+  /// Returns when, besides, everybody who was given this memory to read is done with it: it may
+  /// change or be freed.
   virtual void wait_readers() { wait(); }
 };
 

@@ -1,6 +1,6 @@
-// Counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011,
-// section 3.3). A number is a pure function of (key, counter), so it is the same for any number of ranks, threads and
-// any device.
+// Counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as
+// 1, 2, 3", SC 2011, section 3.3). A number is a pure function of (key, counter), so it is the same
+// for any number of ranks, threads and any device.
 #pragma once
 
 #include <array>
@@ -40,7 +40,8 @@ inline double uniform_double(std::uint32_t high, std::uint32_t low) {
   return static_cast<double>(((std::uint64_t{high} << 32) | low) >> 11) * 0x1p-53;
 }
 
-/// A stable 64-bit id of a name (FNV-1a): random numbers are keyed by names, never by ranks or addresses.
+/// A stable 64-bit id of a name (FNV-1a): random numbers are keyed by names, never by ranks or
+/// addresses.
 constexpr std::uint64_t name_key(std::string_view name) {
   std::uint64_t hash = 0xcbf29ce484222325ull;
   for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ull;

@@ -67,7 +67,8 @@ std::int64_t numel(const Shape& shape);
 Strides contiguous_strides(const Shape& shape);
 /// Strides of a dense [N, C, H, W] tensor laid out as N, H, W, C.
 Strides channels_last_strides(const Shape& shape);
-/// The shape both broadcast to (NumPy's rule); an error that names the op and both shapes otherwise.
+/// The shape both broadcast to (NumPy's rule); an error that names the op and both shapes
+/// otherwise.
 Shape broadcast_shapes(std::string_view op, const Shape& a, const Shape& b);
 /// A dimension index in [-rank, rank) made non-negative; an error that names the op otherwise.
 int normalize_dim(std::string_view op, std::int64_t dim, int rank);

@@ -9,7 +9,8 @@ std::shared_ptr<Storage> Storage::allocate(std::size_t bytes, Device device, Kin
   const std::shared_ptr<Memory>& memory = current_rank().memory;
   memory->ledger.book(kind, Tier::device, static_cast<std::int64_t>(bytes));
   storage->account_ = current_rank().account;
-  if (storage->account_ != nullptr) storage->account_->book(kind, Tier::device, static_cast<std::int64_t>(bytes));
+  if (storage->account_ != nullptr)
+    storage->account_->book(kind, Tier::device, static_cast<std::int64_t>(bytes));
   // From here on the destructor undoes the booking, also if the allocation below throws.
   storage->memory_ = memory;
   storage->bytes_ = bytes;

@@ -12,7 +12,8 @@ namespace sg {
 
 class Source;  // autograd/source.h: produces a value again; core only carries the link
 
-/// A block of bytes on a device, booked in the ledger (and account) of the rank that made it from construction to destruction.
+/// A block of bytes on a device, booked in the ledger (and account) of the rank that made it from
+/// construction to destruction.
 class Storage {
  public:
   /// Uninitialised bytes in the current rank's memory (none on `meta`, but booked).
@@ -30,17 +31,20 @@ class Storage {
   /// Books the bytes under another kind from now on.
   void set_kind(Kind kind);
 
-  /// Counts changes in place: a value saved for backward must still have the version it was saved at.
+  /// Counts changes in place: a value saved for backward must still have the version it was saved
+  /// at.
   std::uint64_t version() const { return version_; }
   /// An error for a gathered value, which is read-only: the change would be lost with it.
   void bump_version() {
     SG_CHECK(!has_source_,
-             "[storage] a gathered value cannot be changed in place: it is a copy that is dropped after use; set "
+             "[storage] a gathered value cannot be changed in place: it is a copy that is dropped "
+             "after use; set "
              "parameters through their engine (load_parameter)");
     ++version_;
   }
 
-  /// Storages produced by a Source (a gathered unit) know it: saving a view saves how to produce it again, never bytes.
+  /// Storages produced by a Source (a gathered unit) know it: saving a view saves how to produce it
+  /// again, never bytes.
   void set_source(std::weak_ptr<Source> source) {
     source_ = std::move(source);
     has_source_ = true;

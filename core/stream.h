@@ -1,4 +1,5 @@
-// A stream of work in order, apart from the thread that hands it out. On the CPU it is a thread with a queue.
+// A stream of work in order, apart from the thread that hands it out. On the CPU it is a thread
+// with a queue.
 #pragma once
 
 #include <condition_variable>
@@ -15,8 +16,8 @@ namespace sg {
 
 class Stream {
  public:
-  /// Work runs under a rank of its own, like `owner` but with one compute thread; it must allocate no tensors, since a
-  /// rank allocates and frees on its own thread only.
+  /// Work runs under a rank of its own, like `owner` but with one compute thread; it must allocate
+  /// no tensors, since a rank allocates and frees on its own thread only.
   explicit Stream(const Rank& owner);
   /// Finishes what was enqueued.
   ~Stream();

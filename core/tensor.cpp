@@ -59,7 +59,8 @@ void* Tensor::raw_data() const {
   SG_CHECK(defined(), "[tensor] the tensor is undefined");
   SG_CHECK(!is_meta(), "[tensor] {} is on meta and has no bytes to read; run it on a device",
            describe(*this));
-  return static_cast<char*>(storage_->data()) + offset_ * static_cast<std::int64_t>(size_of(dtype_));
+  return static_cast<char*>(storage_->data()) +
+         offset_ * static_cast<std::int64_t>(size_of(dtype_));
 }
 
 bool Tensor::strides_match(const Strides& dense) const {
@@ -107,7 +108,8 @@ Tensor Tensor::view_or_undefined(const Shape& asked) const {
   SG_CHECK(sg::numel(shape) == numel(), "[reshape] {} has {} elements, {} has {}", shape_, numel(),
            asked, sg::numel(shape));
   if (is_contiguous()) return Tensor(storage_, offset_, shape, contiguous_strides(shape), dtype_);
-  // Match runs of dimensions whose strides compose; each run of the old shape must split into new sizes.
+  // Match runs of dimensions whose strides compose; each run of the old shape must split into new
+  // sizes.
   Strides strides = Dims::filled(shape.size(), 1);
   int j = shape.size() - 1;
   int i = shape_.size() - 1;

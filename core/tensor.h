@@ -1,4 +1,5 @@
-// Tensor: a handle to a strided view of a storage. Copying a Tensor copies the handle, never the bytes.
+// Tensor: a handle to a strided view of a storage. Copying a Tensor copies the handle, never the
+// bytes.
 #pragma once
 
 #include <memory>
@@ -19,13 +20,18 @@ class Tensor {
  public:
   /// An undefined tensor: no storage, `defined()` is false.
   Tensor() = default;
-  /// A view of `storage`: element (i, j, ...) is at offset + i * strides[0] + j * strides[1] + ..., in elements.
+  /// A view of `storage`: element (i, j, ...) is at offset + i * strides[0] + j * strides[1] + ...,
+  /// in elements.
   Tensor(std::shared_ptr<Storage> storage, std::int64_t offset, Shape shape, Strides strides,
          DType dtype)
-      : storage_(std::move(storage)), offset_(offset), shape_(shape), strides_(strides),
+      : storage_(std::move(storage)),
+        offset_(offset),
+        shape_(shape),
+        strides_(strides),
         dtype_(dtype) {}
 
-  /// New tensors on the current rank's device, booked as its current kind. `empty` is uninitialised.
+  /// New tensors on the current rank's device, booked as its current kind. `empty` is
+  /// uninitialised.
   static Tensor empty(const Shape& shape, DType dtype = DType::f32);
   static Tensor empty(const Shape& shape, DType dtype, Device device);
   static Tensor empty_strided(const Shape& shape, const Strides& strides, DType dtype,
@@ -53,7 +59,9 @@ class Tensor {
 
   bool defined() const { return storage_ != nullptr; }
   const Shape& shape() const { return shape_; }
-  std::int64_t size(std::int64_t dim) const { return shape_[normalize_dim("size", dim, dim_count())]; }
+  std::int64_t size(std::int64_t dim) const {
+    return shape_[normalize_dim("size", dim, dim_count())];
+  }
   int dim_count() const { return shape_.size(); }
   const Strides& strides() const { return strides_; }
   std::int64_t offset() const { return offset_; }
@@ -64,7 +72,8 @@ class Tensor {
   std::int64_t bytes() const { return numel() * static_cast<std::int64_t>(size_of(dtype_)); }
   const std::shared_ptr<Storage>& storage() const { return storage_; }
 
-  /// First element. An error names both dtypes if T is another one, or the device if there are no bytes.
+  /// First element. An error names both dtypes if T is another one, or the device if there are no
+  /// bytes.
   template <class T>
   T* data() const {
     SG_CHECK(dtype_of<T> == dtype_, "[tensor] asked for {} data of a {} tensor of shape {}",
@@ -74,20 +83,23 @@ class Tensor {
   void* raw_data() const;
 
   bool is_contiguous() const { return strides_match(contiguous_strides(shape_)); }
-  /// Four dimensions [N, C, H, W] stored as N, H, W, C (and not also contiguous in the usual order).
+  /// Four dimensions [N, C, H, W] stored as N, H, W, C (and not also contiguous in the usual
+  /// order).
   bool is_channels_last() const;
   /// Every element of a block of numel() elements exactly once, in some order of dimensions.
   bool is_dense() const;
 
   // Views (no bytes move). Errors name the op and both shapes.
-  /// Row-major order of elements kept; copies if the strides do not allow a view. One size may be -1.
+  /// Row-major order of elements kept; copies if the strides do not allow a view. One size may be
+  /// -1.
   Tensor reshape(const Shape& shape) const;
   /// As reshape, but undefined (no throw) where a copy would be needed.
   Tensor view_or_undefined(const Shape& shape) const;
   Tensor permute(const Dims& order) const;
   Tensor transpose(std::int64_t a, std::int64_t b) const;
   /// [start, start + length) of a dimension, every step-th.
-  Tensor slice(std::int64_t dim, std::int64_t start, std::int64_t length, std::int64_t step = 1) const;
+  Tensor slice(std::int64_t dim, std::int64_t start, std::int64_t length,
+               std::int64_t step = 1) const;
   /// Index `index` of a dimension, which disappears.
   Tensor select(std::int64_t dim, std::int64_t index) const;
   /// Broadcast to `shape` with strides 0.

@@ -36,46 +36,53 @@ Ready<Tensor> start_all_gather(Comm& comm, int unit, const Tensor& shard, const 
   Posting posting{.op = "all_gather", .unit = unit, .dtype = shard.dtype(), .count = shard.numel()};
   posting.data = static_cast<const char*>(shard.raw_data());
   posting.bytes = bytes;
-  return {full, comm.start(posting, shard.storage(), "all_gather", (comm.size() - 1) * bytes,
-                           [&comm, shard, full, bytes](Operation& operation) {
-    char* out = static_cast<char*>(full.raw_data());
-    for (int k = 0; k < comm.size(); ++k) {
-      // Each rank begins with its successor, so that not all read the same memory at once.
-      const int r = (comm.rank() + k) % comm.size();
-      const char* in = r == comm.rank() ? static_cast<const char*>(shard.raw_data())
-                                        : comm.view(operation, r);
-      char* to = out + r * bytes;
-      if (in == to) continue;
-      parallel_for(bytes, kGrain * 4, [&](std::int64_t begin, std::int64_t end) {
-        std::memcpy(to + begin, in + begin, static_cast<std::size_t>(end - begin));
-      });
-    }
-  })};
+  return {
+      full,
+      comm.start(posting, shard.storage(), "all_gather", (comm.size() - 1) * bytes,
+                 [&comm, shard, full, bytes](Operation& operation) {
+                   char* out = static_cast<char*>(full.raw_data());
+                   for (int k = 0; k < comm.size(); ++k) {
+                     // Each rank begins with its successor, so that not all read the same memory at
+                     // once.
+                     const int r = (comm.rank() + k) % comm.size();
+                     const char* in = r == comm.rank() ? static_cast<const char*>(shard.raw_data())
+                                                       : comm.view(operation, r);
+                     char* to = out + r * bytes;
+                     if (in == to) continue;
+                     parallel_for(bytes, kGrain * 4, [&](std::int64_t begin, std::int64_t end) {
+                       std::memcpy(to + begin, in + begin, static_cast<std::size_t>(end - begin));
+                     });
+                   }
+                 })};
 }
 
-Ready<Tensor> start_reduce_scatter(Comm& comm, int unit, const Tensor& partial,
-                                   const Tensor& shard, bool fold) {
+Ready<Tensor> start_reduce_scatter(Comm& comm, int unit, const Tensor& partial, const Tensor& shard,
+                                   bool fold) {
   const std::int64_t bytes = shard.bytes();
   Posting posting{
       .op = "reduce_scatter", .unit = unit, .dtype = shard.dtype(), .count = shard.numel()};
   posting.data = static_cast<const char*>(partial.raw_data());
   posting.stride = bytes;
   posting.bytes = bytes;
-  return {shard, comm.start(posting, partial.storage(), "reduce_scatter", (comm.size() - 1) * bytes,
-                            [&comm, partial, shard, fold](Operation& operation) {
-    visit_floating("reduce_scatter", shard.dtype(), [&](auto type) {
-      using T = typename decltype(type)::type;
-      if constexpr (std::is_same_v<T, float> || std::is_same_v<T, double>) {
-        std::vector<const T*> sources;
-        for (int r = 0; r < comm.size(); ++r)
-          sources.push_back(r == comm.rank() ? shard_of(partial, r, comm.size()).data<T>()
-                                             : reinterpret_cast<const T*>(comm.view(operation, r)));
-        sum_in_rank_order(shard.data<T>(), std::move(sources), shard.numel(), fold);
-      } else {
-        fail("[reduce_scatter] sums are kept in f32 or f64, got {}", name_of(shard.dtype()));
-      }
-    });
-  })};
+  return {shard,
+          comm.start(
+              posting, partial.storage(), "reduce_scatter", (comm.size() - 1) * bytes,
+              [&comm, partial, shard, fold](Operation& operation) {
+                visit_floating("reduce_scatter", shard.dtype(), [&](auto type) {
+                  using T = typename decltype(type)::type;
+                  if constexpr (std::is_same_v<T, float> || std::is_same_v<T, double>) {
+                    std::vector<const T*> sources;
+                    for (int r = 0; r < comm.size(); ++r)
+                      sources.push_back(r == comm.rank()
+                                            ? shard_of(partial, r, comm.size()).data<T>()
+                                            : reinterpret_cast<const T*>(comm.view(operation, r)));
+                    sum_in_rank_order(shard.data<T>(), std::move(sources), shard.numel(), fold);
+                  } else {
+                    fail("[reduce_scatter] sums are kept in f32 or f64, got {}",
+                         name_of(shard.dtype()));
+                  }
+                });
+              })};
 }
 
 std::vector<std::uint64_t> exchange(Comm& comm, std::string_view name,

@@ -5,7 +5,8 @@
 namespace sg::dist {
 namespace {
 
-// Replaces every parameter's value by a Source whose storages have no bytes; puts the values back at the end.
+// Replaces every parameter's value by a Source whose storages have no bytes; puts the values back
+// at the end.
 class ParametersOnMeta {
  public:
   ParametersOnMeta(std::vector<std::unique_ptr<Unit>>& units,
@@ -95,7 +96,8 @@ DryRun run_dry(const std::function<Var(std::span<const Var>)>& fn, std::span<con
   }
   for (const auto& unit : units) {
     if (!unit->trainable) continue;
-    const bool final = std::find(dry.finals.begin(), dry.finals.end(), unit->index) != dry.finals.end();
+    const bool final =
+        std::find(dry.finals.begin(), dry.finals.end(), unit->index) != dry.finals.end();
     if (!final) dry.finals.push_back(unit->index);  // not, or not wholly, reached: zeros at the end
   }
   return dry;

@@ -16,7 +16,8 @@ Engine::Engine(std::shared_ptr<nn::Module> module, optim::OptimizerPtr optimizer
       options_(std::move(options)),
       plan_(find_plan(options_.plan)),
       comm_(options_.comm != nullptr ? *options_.comm : current_comm()) {
-  SG_CHECK(module_ != nullptr && optimizer_ != nullptr, "[initialize] needs a module and an optimizer");
+  SG_CHECK(module_ != nullptr && optimizer_ != nullptr,
+           "[initialize] needs a module and an optimizer");
   SG_CHECK(options_.accumulate >= 1, "[initialize] accumulate must be at least 1, got {}",
            options_.accumulate);
   SG_CHECK(options_.clip_norm >= 0, "[initialize] clip_norm must not be negative, got {}",
@@ -44,7 +45,8 @@ Engine::Engine(std::shared_ptr<nn::Module> module, optim::OptimizerPtr optimizer
   SG_CHECK(trainable, "[initialize] the module has no parameter that requires a gradient");
   for (const auto& unit : units_)
     for (const Segment& s : unit->segments)
-      SG_CHECK(s.parameter().var().impl().sink == nullptr, "[initialize] {} already belongs to an engine", s.name());
+      SG_CHECK(s.parameter().var().impl().sink == nullptr,
+               "[initialize] {} already belongs to an engine", s.name());
   // Nothing has changed up to here.
   const Scoped account(current_rank().account, account_);
   try {
@@ -56,8 +58,8 @@ Engine::Engine(std::shared_ptr<nn::Module> module, optim::OptimizerPtr optimizer
 }
 
 Engine::~Engine() {
-  // While an exception is on its way, nobody is waited for: peers that do not know of it yet may never come. What this
-  // rank posted is kept by its Comm until they have left.
+  // While an exception is on its way, nobody is waited for: peers that do not know of it yet may
+  // never come. What this rank posted is kept by its Comm until they have left.
   if (std::uncaught_exceptions() <= exceptions_) {
     try {
       prefetcher_->drop();
@@ -77,7 +79,8 @@ void Engine::release() {
   for (const auto& source : sources_) source->close();
 }
 
-// Makes what this rank keeps of a unit, and nothing else: a rank computes the initial values of its own span only.
+// Makes what this rank keeps of a unit, and nothing else: a rank computes the initial values of its
+// own span only.
 void Engine::allocate(Unit& unit) {
   Rank& rank = current_rank();
   const int ranks = comm_.size();
@@ -95,9 +98,9 @@ void Engine::allocate(Unit& unit) {
     const std::int64_t to = std::min(begin + kept, segment.offset + segment.length);
     if (from < to && !rank.device.is_meta())
       segment.parameter().read(rank.seed, from - segment.offset, to - from,
-                             static_cast<char*>(unit.rest.raw_data()) +
-                                 (from - begin) * static_cast<std::int64_t>(size_of(unit.dtype)),
-                             unit.dtype);
+                               static_cast<char*>(unit.rest.raw_data()) +
+                                   (from - begin) * static_cast<std::int64_t>(size_of(unit.dtype)),
+                               unit.dtype);
     if (plan_.param.layout == Layout::shard)
       segment.parameter().attach(sources_[static_cast<std::size_t>(unit.index)], segment.offset);
     else
@@ -143,14 +146,15 @@ Var Engine::forward(const Function& fn, std::span<const Var> inputs) {
     dry_ = run_dry(fn, inputs, units_, *prefetcher_, *reducer_, sources_);
     reducer_->set_order(agreed(dry_->finals));
   }
-  // Random numbers are keyed by the step and the sample's place in the global batch: micro-batch a of rank r is slice
-  // a N + r.
+  // Random numbers are keyed by the step and the sample's place in the global batch: micro-batch a
+  // of rank r is slice a N + r.
   rank.state.step = steps_;
   const std::int64_t samples = inputs.empty() || inputs[0].shape().empty() ? 1 : inputs[0].size(0);
   rank.state.first_sample = (std::int64_t{micro_} * comm_.size() + comm_.rank()) * samples;
   prefetcher_->expect(&dry_->forward);
   Var output = fn(inputs);
-  prefetcher_->expect(nullptr);  // backward gathers again what it wants: nothing stays between the two
+  prefetcher_->expect(
+      nullptr);  // backward gathers again what it wants: nothing stays between the two
   return output;
 }
 
@@ -163,8 +167,11 @@ std::vector<int> Engine::agreed(const std::vector<int>& order) {
 }
 
 void Engine::check_whole(const char* where) const {
-  SG_CHECK(!broken_, "[{}] an earlier backward or step of this engine failed midway, so its gradients are incomplete: "
-           "make a new engine", where);
+  SG_CHECK(!broken_,
+           "[{}] an earlier backward or step of this engine failed midway, so its gradients are "
+           "incomplete: "
+           "make a new engine",
+           where);
 }
 
 void Engine::backward(const Var& loss) {

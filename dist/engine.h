@@ -1,7 +1,7 @@
 // The engine: a module, an optimizer and a plan become initialize / forward / backward / step.
 //
-//   auto engine = dist::initialize(net, optim::adam({.lr = 1e-3}), {.plan = "zero3", .accumulate = 2});
-//   for (auto [images, labels] : loader.epoch(0)) {
+//   auto engine = dist::initialize(net, optim::adam({.lr = 1e-3}), {.plan = "zero3", .accumulate =
+//   2}); for (auto [images, labels] : loader.epoch(0)) {
 //     engine->backward(nn::cross_entropy((*engine)(images), labels));
 //     engine->step();
 //   }
@@ -27,8 +27,8 @@
 
 namespace sg::dist {
 
-/// Parameters with hyperparameters of their own: those of which `matches` is true (name, shape). The first group that
-/// matches counts; the others take the optimizer's defaults.
+/// Parameters with hyperparameters of their own: those of which `matches` is true (name, shape).
+/// The first group that matches counts; the others take the optimizer's defaults.
 struct Group {
   std::function<bool(const std::string& name, const Shape& shape)> matches;
   optim::GroupOptions options;
@@ -38,23 +38,25 @@ struct Group {
 Group no_decay();
 
 struct EngineOptions {
-  std::string plan = "ddp";      ///< a name of the table, or DeepSpeed's stage number
-  int accumulate = 1;            ///< micro-batches a rank and optimizer step
-  double clip_norm = 0;          ///< gradients are scaled so that their global norm is at most this; 0: not at all
-  bool grad_norm = false;        ///< compute the norm each step even if nothing is clipped
+  std::string plan = "ddp";  ///< a name of the table, or DeepSpeed's stage number
+  int accumulate = 1;        ///< micro-batches a rank and optimizer step
+  double clip_norm =
+      0;  ///< gradients are scaled so that their global norm is at most this; 0: not at all
+  bool grad_norm = false;  ///< compute the norm each step even if nothing is clipped
   optim::Schedule schedule = {};
   std::vector<Group> groups = {};
-  bool prefetch = true;          ///< gather the next unit while this one is used (zero3)
-  std::int64_t unit_elements = 0;  ///< units are merged up to this size; 0: a twentieth of the model
-  Comm* comm = nullptr;          ///< null: the group of this rank (current_comm())
+  bool prefetch = true;  ///< gather the next unit while this one is used (zero3)
+  std::int64_t unit_elements =
+      0;                 ///< units are merged up to this size; 0: a twentieth of the model
+  Comm* comm = nullptr;  ///< null: the group of this rank (current_comm())
 };
 
 class Engine {
  public:
   using Function = std::function<Var(std::span<const Var>)>;
 
-  /// Takes over the module's parameters: they move into flat units, each rank filling only what it keeps.
-  /// Errors: an unknown plan, a bad option, 16-bit parameters, nothing to train.
+  /// Takes over the module's parameters: they move into flat units, each rank filling only what it
+  /// keeps. Errors: an unknown plan, a bad option, 16-bit parameters, nothing to train.
   Engine(std::shared_ptr<nn::Module> module, optim::OptimizerPtr optimizer, EngineOptions options);
   ~Engine();
   Engine(const Engine&) = delete;
@@ -63,18 +65,21 @@ class Engine {
   /// The module's forward. Records a graph unless NoGrad is in scope, which makes it evaluation.
   Var operator()(const Var& input) { return forward(input); }
   Var forward(const Var& input);
-  /// A forward of several inputs, or one that is more than the module's own; `fn` must depend on its arguments and on
-  /// parameters alone.
+  /// A forward of several inputs, or one that is more than the module's own; `fn` must depend on
+  /// its arguments and on parameters alone.
   Var forward(const Function& fn, std::span<const Var> inputs);
-  /// Backward of one micro-batch's mean loss. Gradients are averaged over the N x A micro-batches of the step.
+  /// Backward of one micro-batch's mean loss. Gradients are averaged over the N x A micro-batches
+  /// of the step.
   void backward(const Var& loss);
-  /// After the A-th backward: reduces, clips, updates; true then. Before it does nothing, as in DeepSpeed.
+  /// After the A-th backward: reduces, clips, updates; true then. Before it does nothing, as in
+  /// DeepSpeed.
   bool step();
 
   // ---- of the last finished step; the same on every rank
   /// Mean loss over the whole batch, micro-batch losses folded in slice order.
   double loss() const { return loss_; }
-  /// Global 2-norm of the mean gradients before clipping; nothing unless clip_norm or grad_norm asked for it.
+  /// Global 2-norm of the mean gradients before clipping; nothing unless clip_norm or grad_norm
+  /// asked for it.
   std::optional<double> grad_norm() const { return grad_norm_; }
   double learning_rate() const;
   std::int64_t steps() const { return steps_; }
@@ -83,18 +88,22 @@ class Engine {
   bool stop_requested() const { return stop_requested_; }
 
   // ---- inspection: collective, every rank calls them in the same order
-  /// A whole parameter, mean gradient (of the step under way, or of the last one until the next backward) or optimizer
-  /// state ("exp_avg") by parameter name, in the parameter's shape. Unknown names throw, with those there are.
+  /// A whole parameter, mean gradient (of the step under way, or of the last one until the next
+  /// backward) or optimizer state ("exp_avg") by parameter name, in the parameter's shape. Unknown
+  /// names throw, with those there are.
   Tensor full_parameter(const std::string& name);
   Tensor full_gradient(const std::string& name);
   Tensor full_state(const std::string& name, const std::string& state);
-  /// Sets a whole parameter (every rank gives the same values), unit by unit, before training or between steps.
+  /// Sets a whole parameter (every rank gives the same values), unit by unit, before training or
+  /// between steps.
   void load_parameter(const std::string& name, const Tensor& value);
-  /// Writes / reads all parameters and buffers as safetensors, one unit in memory at a time. Rank 0 writes.
+  /// Writes / reads all parameters and buffers as safetensors, one unit in memory at a time. Rank 0
+  /// writes.
   void save_weights(const std::string& path);
   void load_weights(const std::string& path);
-  /// Floating buffers (batch norm's running statistics) become their mean over ranks; others rank 0's. Evaluation and
-  /// saving call it: during training every rank keeps those of its own micro-batches.
+  /// Floating buffers (batch norm's running statistics) become their mean over ranks; others rank
+  /// 0's. Evaluation and saving call it: during training every rank keeps those of its own
+  /// micro-batches.
   void sync_buffers();
   /// Sums over ranks in rank order, for sharded evaluation.
   std::vector<double> sum_over_ranks(const std::vector<double>& values);
@@ -143,9 +152,10 @@ class Engine {
   std::vector<double> losses_;  // of this rank's micro-batches
   double loss_ = 0;
   std::optional<double> grad_norm_;
-  std::shared_ptr<Ledger> account_ = std::make_shared<Ledger>();  // the engine's own bytes and traffic
-  bool reduced_ = false;  // the accumulated gradients are summed over ranks
-  bool broken_ = false;   // a backward or a step was left by an exception
+  std::shared_ptr<Ledger> account_ =
+      std::make_shared<Ledger>();  // the engine's own bytes and traffic
+  bool reduced_ = false;           // the accumulated gradients are summed over ranks
+  bool broken_ = false;            // a backward or a step was left by an exception
   const int exceptions_ = std::uncaught_exceptions();
   bool stop_wanted_ = false, stop_requested_ = false;
 };
@@ -154,9 +164,8 @@ std::unique_ptr<Engine> initialize(std::shared_ptr<nn::Module> module,
                                    optim::OptimizerPtr optimizer, EngineOptions options = {});
 /// For a module by value: a module is a handle, the engine and the caller have the same one.
 template <class M>
-  requires std::is_base_of_v<nn::Module, M>
-std::unique_ptr<Engine> initialize(const M& module, optim::OptimizerPtr optimizer,
-                                   EngineOptions options = {}) {
+requires std::is_base_of_v<nn::Module, M> std::unique_ptr<Engine> initialize(
+    const M& module, optim::OptimizerPtr optimizer, EngineOptions options = {}) {
   return initialize(nn::share(module), std::move(optimizer), std::move(options));
 }
 

@@ -1,4 +1,5 @@
-// The moment `step`: reduce what is not reduced yet, clip, update what this rank owns, publish it to those that keep it.
+// The moment `step`: reduce what is not reduced yet, clip, update what this rank owns, publish it
+// to those that keep it.
 #include <bit>
 #include <cmath>
 
@@ -9,7 +10,8 @@
 namespace sg::dist {
 namespace {
 
-// Elements [begin, end) of a unit within one of its flat tensors, which holds the whole unit or starts at `held`.
+// Elements [begin, end) of a unit within one of its flat tensors, which holds the whole unit or
+// starts at `held`.
 Tensor part(const Tensor& flat, const Unit& unit, std::int64_t held, std::int64_t begin,
             std::int64_t end) {
   const std::int64_t origin = flat.numel() == unit.padded ? 0 : held;
@@ -24,8 +26,10 @@ std::span<T> span_of(const Tensor& t) {
 // f32 and f64 are what units may be; make_units has refused the rest.
 template <class F>
 void visit_master(DType dtype, F&& f) {
-  if (dtype == DType::f64) f(Type<double>{});
-  else f(Type<float>{});
+  if (dtype == DType::f64)
+    f(Type<double>{});
+  else
+    f(Type<float>{});
 }
 
 }  // namespace
@@ -51,12 +55,14 @@ bool Engine::step() {
   return true;
 }
 
-// grad at rest -> reduced. Where the update wants the whole gradient, the shards are gathered again in place.
+// grad at rest -> reduced. Where the update wants the whole gradient, the shards are gathered again
+// in place.
 void Engine::reduce() {
   if (reduced_) return;
   reducer_->wait();
   if (plan_.reduced.layout == Layout::full) {
-    comm_.quiesce();  // hazard: peers still sum from the partial gradients that the gather overwrites
+    comm_.quiesce();  // hazard: peers still sum from the partial gradients that the gather
+                      // overwrites
     std::vector<Ready<Tensor>> gathers;
     for (auto& unit : units_)
       if (unit->trainable)
@@ -68,8 +74,9 @@ void Engine::reduce() {
   reduced_ = true;
 }
 
-// One exchange a step: this rank's losses, its wish to stop and its part of the squared gradient norm. Everybody folds
-// what everybody sent in the same order, so all ranks go on with the same bits.
+// One exchange a step: this rank's losses, its wish to stop and its part of the squared gradient
+// norm. Everybody folds what everybody sent in the same order, so all ranks go on with the same
+// bits.
 void Engine::exchange_scalars(optim::StepValues& values) {
   const bool norm = wants_norm();
   std::vector<std::uint64_t> mine;
@@ -130,15 +137,15 @@ void Engine::update(Unit& unit, const optim::StepValues& values) {
   unit.rest.storage()->bump_version();
 }
 
-// state -> param: where everybody keeps the whole parameter, the owners' slices go to everybody, in place.
+// state -> param: where everybody keeps the whole parameter, the owners' slices go to everybody, in
+// place.
 void Engine::publish() {
   if (plan_.state.layout == plan_.param.layout) return;
   std::vector<Ready<Tensor>> gathers;
   for (auto& unit : units_)
     if (unit->trainable)
-      gathers.push_back(start_all_gather(comm_, unit->index,
-                                         shard_of(unit->rest, comm_.rank(), comm_.size()),
-                                         unit->rest));
+      gathers.push_back(start_all_gather(
+          comm_, unit->index, shard_of(unit->rest, comm_.rank(), comm_.size()), unit->rest));
   for (const auto& gather : gathers) gather.get();
 }
 

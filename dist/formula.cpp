@@ -27,8 +27,8 @@ std::int64_t gathered_bound(const std::vector<const UnitLayout*>& units,
 }  // namespace
 
 Prediction predict(const Plan& plan, const std::vector<const UnitLayout*>& units,
-                   const std::vector<UnitReads>& reads, const std::vector<int>& use_order, int ranks,
-                   int accumulate, int state_slots, bool prefetch,
+                   const std::vector<UnitReads>& reads, const std::vector<int>& use_order,
+                   int ranks, int accumulate, int state_slots, bool prefetch,
                    const std::vector<std::int64_t>& control_words) {
   Prediction p;
   auto& bytes = p.bytes;
@@ -46,7 +46,8 @@ Prediction predict(const Plan& plan, const std::vector<const UnitLayout*>& units
     if (!unit.trainable) continue;
     kind(Kind::gradients) += unit.bytes(plan.grad.layout, ranks);
     kind(Kind::optimizer) += state_slots * unit.bytes(plan.state.layout, ranks);
-    // grad -> reduced: one arrow a micro-batch where gradients rest summed, one a step where they rest unsummed.
+    // grad -> reduced: one arrow a micro-batch where gradients rest summed, one a step where they
+    // rest unsummed.
     book(scatter, unit, plan.grad.layout == Layout::partial ? 1 : accumulate);
     if (plan.reduced.layout == Layout::full) book(gather, unit, 1);
     // state -> param: what the owner updated goes to everybody who keeps it whole.

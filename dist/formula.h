@@ -13,25 +13,26 @@
 
 namespace sg::dist {
 
-/// How often a training micro-batch reads a unit: stretches of forward (recomputation included) and of backward. A
-/// stretch ends when another unit is read.
+/// How often a training micro-batch reads a unit: stretches of forward (recomputation included) and
+/// of backward. A stretch ends when another unit is read.
 struct UnitReads {
   std::int64_t forward = 1;
   std::int64_t backward = 1;
 };
 
 struct Prediction {
-  std::array<std::int64_t, kKinds> bytes{};  ///< peak of one rank by Kind; gathered is a bound, activations and buffers 0
+  std::array<std::int64_t, kKinds>
+      bytes{};  ///< peak of one rank by Kind; gathered is a bound, activations and buffers 0
   std::map<std::string, Traffic, std::less<>> traffic;  ///< of one optimizer step and rank
 };
 
-/// Bytes and traffic of `plan` for these units on `ranks` ranks with `accumulate` micro-batches a step. `reads` has one
-/// entry a unit; `use_order` the units in order of use in one micro-batch (for the bound on gathered bytes);
-/// `state_slots` the optimizer's states an element; `control_words` the 64-bit words a rank sends each step as scalars,
-/// by call.
+/// Bytes and traffic of `plan` for these units on `ranks` ranks with `accumulate` micro-batches a
+/// step. `reads` has one entry a unit; `use_order` the units in order of use in one micro-batch
+/// (for the bound on gathered bytes); `state_slots` the optimizer's states an element;
+/// `control_words` the 64-bit words a rank sends each step as scalars, by call.
 Prediction predict(const Plan& plan, const std::vector<const UnitLayout*>& units,
-                   const std::vector<UnitReads>& reads, const std::vector<int>& use_order, int ranks,
-                   int accumulate, int state_slots, bool prefetch,
+                   const std::vector<UnitReads>& reads, const std::vector<int>& use_order,
+                   int ranks, int accumulate, int state_slots, bool prefetch,
                    const std::vector<std::int64_t>& control_words);
 
 /// What Engine::report() gives; the same on every rank.
@@ -46,8 +47,9 @@ struct Report {
   };
   std::array<Bytes, kKinds> bytes;
   struct Flow {
-    Traffic predicted, measured;  ///< of one step, of this rank; exact only if every step was like the others
-    bool even = true;             ///< the total is a whole number of steps' worth
+    Traffic predicted,
+        measured;      ///< of one step, of this rank; exact only if every step was like the others
+    bool even = true;  ///< the total is a whole number of steps' worth
   };
   std::map<std::string, Flow, std::less<>> traffic;
   /// Every exact byte and call is as predicted, and gathered is within its bound.

@@ -29,8 +29,9 @@ void GradReducer::start(int micro, bool last) {
   }
 }
 
-// Makes the buffer that this backward's gradients of a unit are written into: the accumulated gradient itself for the
-// first micro-batch of gradients that rest as `partial`, a partial unit in flight otherwise.
+// Makes the buffer that this backward's gradients of a unit are written into: the accumulated
+// gradient itself for the first micro-batch of gradients that rest as `partial`, a partial unit in
+// flight otherwise.
 void GradReducer::open(Unit& unit) {
   // The previous micro-batch's partial of this unit may still be on its way.
   while (!in_flight_.empty() && unit.reduction.pending()) free_oldest();
@@ -47,7 +48,8 @@ void GradReducer::open(Unit& unit) {
   const std::int64_t size = static_cast<std::int64_t>(size_of(unit.dtype));
   char* data = static_cast<char*>(unit.partial.raw_data());
   const auto zero = [&](std::int64_t begin, std::int64_t stop) {
-    if (stop > begin) std::memset(data + begin * size, 0, static_cast<std::size_t>((stop - begin) * size));
+    if (stop > begin)
+      std::memset(data + begin * size, 0, static_cast<std::size_t>((stop - begin) * size));
   };
   for (const Segment& s : unit.segments) {
     zero(end, s.offset);
@@ -58,8 +60,11 @@ void GradReducer::open(Unit& unit) {
 
 Tensor GradReducer::target(Unit& unit, int segment) {
   if (recorded_ != nullptr) return {};
-  SG_CHECK(active_, "[backward] {} got a gradient outside of engine.backward(); call engine.backward(loss), not "
-           "loss.backward()", unit.segments[static_cast<std::size_t>(segment)].name());
+  SG_CHECK(
+      active_,
+      "[backward] {} got a gradient outside of engine.backward(); call engine.backward(loss), not "
+      "loss.backward()",
+      unit.segments[static_cast<std::size_t>(segment)].name());
   open(unit);
   return unit.segments[static_cast<std::size_t>(segment)].view_of(unit.partial);
 }
@@ -111,8 +116,9 @@ void GradReducer::fold(Unit& unit) {
 }
 
 void GradReducer::start_reduction(Unit& unit) {
-  unit.reduction = start_reduce_scatter(comm_, unit.index, unit.accumulated,
-                                        shard_of(unit.accumulated, comm_.rank(), comm_.size()), false);
+  unit.reduction =
+      start_reduce_scatter(comm_, unit.index, unit.accumulated,
+                           shard_of(unit.accumulated, comm_.rank(), comm_.size()), false);
 }
 
 void GradReducer::free_oldest() {

@@ -1,9 +1,11 @@
-// From the gradients of single parameters to summed units: partial -> where the plan's gradients rest.
+// From the gradients of single parameters to summed units: partial -> where the plan's gradients
+// rest.
 //
-// Gradients are written straight into a flat partial unit. A unit whose gradients have all arrived is folded onto the
-// accumulated gradient: added locally where gradients rest as `partial`, reduce-scattered where they rest as `shard`.
-// Collectives are issued in one order, fixed by the dry run and the same on every rank: a unit that is ready early waits
-// its turn, and units that the graph did not reach come last, as zeros.
+// Gradients are written straight into a flat partial unit. A unit whose gradients have all arrived
+// is folded onto the accumulated gradient: added locally where gradients rest as `partial`,
+// reduce-scattered where they rest as `shard`. Collectives are issued in one order, fixed by the
+// dry run and the same on every rank: a unit that is ready early waits its turn, and units that the
+// graph did not reach come last, as zeros.
 #pragma once
 
 #include <memory>
@@ -23,18 +25,21 @@ class GradReducer {
   void set_order(std::vector<int> order);
   const std::vector<int>& order() const { return order_; }
 
-  /// Before the backward of micro-batch `micro`; with `last`, partial gradients at rest start their reduction early.
+  /// Before the backward of micro-batch `micro`; with `last`, partial gradients at rest start their
+  /// reduction early.
   void start(int micro, bool last);
   /// After it: parameters that were not used get zeros, all units are folded.
   void finish();
   /// Gradients that arrive from here on belong to no backward of the engine.
   void stop() { active_ = false; }
 
-  /// Where the gradient of a segment may be written; undefined if it must be added to what is there.
+  /// Where the gradient of a segment may be written; undefined if it must be added to what is
+  /// there.
   Tensor target(Unit& unit, int segment);
   void ready(Unit& unit, int segment, const Tensor& gradient);
 
-  /// Waits for every reduction under way. What was posted may still be read by peers (Comm::quiesce).
+  /// Waits for every reduction under way. What was posted may still be read by peers
+  /// (Comm::quiesce).
   void wait();
   /// Starts partial -> shard of a unit at rest: in place, into this rank's slice.
   void start_reduction(Unit& unit);
@@ -53,11 +58,11 @@ class GradReducer {
   const Plan& plan_;
   std::vector<std::unique_ptr<Unit>>& units_;
   std::vector<int> order_;
-  std::size_t issued_ = 0;            // units of order_ that are folded in this backward
-  std::vector<Unit*> in_flight_;      // partial units that are being reduced, oldest first
+  std::size_t issued_ = 0;        // units of order_ that are folded in this backward
+  std::vector<Unit*> in_flight_;  // partial units that are being reduced, oldest first
   int micro_ = 0;
   bool last_ = false;
-  bool active_ = false;               // between start() and finish()
+  bool active_ = false;  // between start() and finish()
   std::vector<int>* recorded_ = nullptr;
 };
 

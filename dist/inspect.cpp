@@ -1,4 +1,5 @@
-// Whole values at any plan: collective reads and writes by parameter name, unit by unit and parameter by parameter.
+// Whole values at any plan: collective reads and writes by parameter name, unit by unit and
+// parameter by parameter.
 #include <algorithm>
 #include <bit>
 #include <cstring>
@@ -52,16 +53,18 @@ Tensor Engine::full_gradient(const std::string& name) {
     const Scoped account(current_rank().account, account_);
     reduce();
   }
-  SG_CHECK(reduced_, "[full_gradient] gradients are still accumulating: {} of {} micro-batches are "
-                     "done; ask after the last backward()", micro_, options_.accumulate);
+  SG_CHECK(reduced_,
+           "[full_gradient] gradients are still accumulating: {} of {} micro-batches are "
+           "done; ask after the last backward()",
+           micro_, options_.accumulate);
   const bool everywhere = plan_.reduced.layout == Layout::full || comm_.size() == 1;
   const bool flat_is_whole = unit->accumulated.numel() == unit->padded;
   const Tensor mine = everywhere || !flat_is_whole
                           ? unit->accumulated
                           : shard_of(unit->accumulated, comm_.rank(), comm_.size());
   const Tensor sum = segment->view_of(whole(*unit, mine));
-  return ops::div(sum, Tensor::full({}, static_cast<double>(comm_.size()) * options_.accumulate,
-                                    sum.dtype()));
+  return ops::div(
+      sum, Tensor::full({}, static_cast<double>(comm_.size()) * options_.accumulate, sum.dtype()));
 }
 
 Tensor Engine::full_state(const std::string& name, const std::string& state) {
@@ -75,7 +78,8 @@ Tensor Engine::full_state(const std::string& name, const std::string& state) {
   return segment->view_of(whole(*unit, flat)).clone();
 }
 
-// Overwrites the part of a parameter that this rank keeps, by `read(first element, span of bytes, count)`.
+// Overwrites the part of a parameter that this rank keeps, by `read(first element, span of bytes,
+// count)`.
 void Engine::overwrite(Unit& unit, const Segment& segment, const Read& read) {
   comm_.quiesce();  // peers may still read the old values
   prefetcher_->drop();
@@ -112,9 +116,8 @@ void Engine::load_weights(const std::string& path) {
   const std::vector<nn::NamedBuffer> buffers = module_->named_buffers();
   for (std::size_t i = 0; i < expected.size(); ++i) {
     if (found[i].empty()) continue;  // optional
-    const auto buffer = std::find_if(buffers.begin(), buffers.end(), [&](const auto& b) {
-      return b.name == expected[i].name;
-    });
+    const auto buffer = std::find_if(buffers.begin(), buffers.end(),
+                                     [&](const auto& b) { return b.name == expected[i].name; });
     if (buffer != buffers.end()) {
       buffer->buffer.value().copy_from(file.read(found[i]));
       continue;
@@ -146,7 +149,8 @@ void Engine::save_weights(const std::string& path) {
       writer->write(segment.name(), segment.view_of(full));
   }
   if (writer != nullptr) {
-    for (const nn::NamedBuffer& b : module_->named_buffers()) writer->write(b.name, b.buffer.value());
+    for (const nn::NamedBuffer& b : module_->named_buffers())
+      writer->write(b.name, b.buffer.value());
     writer->finish();
   }
   barrier();
@@ -159,17 +163,18 @@ void Engine::barrier() {
 
 std::vector<double> Engine::sum_over_ranks(const std::vector<double>& values) {
   const Scoped phase(current_rank().phase, Phase::evaluation);
-  const std::vector<std::uint64_t> all =
-      exchange(comm_, "control", {reinterpret_cast<const std::uint64_t*>(values.data()), values.size()});
+  const std::vector<std::uint64_t> all = exchange(
+      comm_, "control", {reinterpret_cast<const std::uint64_t*>(values.data()), values.size()});
   std::vector<double> sums(values.size(), 0);
-  for (std::size_t i = 0; i < all.size(); ++i) sums[i % values.size()] += std::bit_cast<double>(all[i]);
+  for (std::size_t i = 0; i < all.size(); ++i)
+    sums[i % values.size()] += std::bit_cast<double>(all[i]);
   return sums;
 }
 
 std::vector<std::int64_t> Engine::sum_over_ranks(const std::vector<std::int64_t>& values) {
   const Scoped phase(current_rank().phase, Phase::evaluation);
-  const std::vector<std::uint64_t> all =
-      exchange(comm_, "control", {reinterpret_cast<const std::uint64_t*>(values.data()), values.size()});
+  const std::vector<std::uint64_t> all = exchange(
+      comm_, "control", {reinterpret_cast<const std::uint64_t*>(values.data()), values.size()});
   std::vector<std::int64_t> sums(values.size(), 0);
   for (std::size_t i = 0; i < all.size(); ++i)
     sums[i % values.size()] += static_cast<std::int64_t>(all[i]);
@@ -184,7 +189,8 @@ void Engine::sync_buffers() {
     if (!buffer.defined()) continue;
     const Tensor mine = buffer.to(is_floating(buffer.dtype()) ? DType::f64 : DType::i64);
     const std::size_t n = static_cast<std::size_t>(mine.numel());
-    const auto all = exchange(comm_, "control", {static_cast<const std::uint64_t*>(mine.raw_data()), n});
+    const auto all =
+        exchange(comm_, "control", {static_cast<const std::uint64_t*>(mine.raw_data()), n});
     const Tensor value = Tensor::zeros(mine.shape(), mine.dtype(), kCpu);
     if (is_floating(mine.dtype())) {
       double* out = value.data<double>();

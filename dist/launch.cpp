@@ -34,18 +34,18 @@ bool stop_signalled() { return stop_signals > 0; }
 
 void launch_ranks(int ranks, const std::function<void(Rank&)>& fn, const LaunchOptions& options) {
   SG_CHECK(ranks >= 1, "[launch] needs at least 1 rank, got {}", ranks);
-  SG_CHECK(options.threads >= 0, "[launch] threads a rank must be at least 1 (0: automatic), got {}",
-           options.threads);
+  SG_CHECK(options.threads >= 0,
+           "[launch] threads a rank must be at least 1 (0: automatic), got {}", options.threads);
   const int threads = options.threads > 0 ? options.threads : default_threads(ranks);
   const int cores = available_cores();
   WaitOptions wait{.deadline = options.deadline};
   // Spinning steals the core from the thread that is waited for, unless every thread has one.
   if (ranks * threads > cores) wait.spin = std::chrono::microseconds(0);
-  const Executor executor =
-      options.executor.value_or(ranks > 1 && ranks * (threads + 1) <= cores ? Executor::thread
-                                                                            : Executor::inlined);
+  const Executor executor = options.executor.value_or(
+      ranks > 1 && ranks * (threads + 1) <= cores ? Executor::thread : Executor::inlined);
   ThreadWorld world(ranks, wait);
-  // Ranks outlive all threads: what a failed rank has posted stays readable until every peer has left.
+  // Ranks outlive all threads: what a failed rank has posted stays readable until every peer has
+  // left.
   std::vector<std::unique_ptr<Rank>> contexts;
   std::vector<std::unique_ptr<Comm>> comms;
   for (int r = 0; r < ranks; ++r) {

@@ -14,21 +14,23 @@ namespace sg::dist {
 struct LaunchOptions {
   int threads = 0;  ///< compute threads a rank; 0: cores / ranks, at least 1
   std::uint64_t seed = 0;
-  /// A wait in a collective longer than this is an error that names whom it waited for; 0: none, for a debugger.
+  /// A wait in a collective longer than this is an error that names whom it waited for; 0: none,
+  /// for a debugger.
   std::chrono::milliseconds deadline = std::chrono::minutes(10);
   /// Unset: a comm thread a rank where each has a core to spare, else inline.
   std::optional<Executor> executor = {};
 };
 
-/// Runs fn on `ranks` threads, each with a Rank and a Comm of its own, and waits for all. If some throw, the others stop
-/// at their next wait, and the first cause is thrown here as "[rank 2] ...".
-void launch_ranks(int ranks, const std::function<void(Rank&)>& fn, const LaunchOptions& options = {});
+/// Runs fn on `ranks` threads, each with a Rank and a Comm of its own, and waits for all. If some
+/// throw, the others stop at their next wait, and the first cause is thrown here as "[rank 2] ...".
+void launch_ranks(int ranks, const std::function<void(Rank&)>& fn,
+                  const LaunchOptions& options = {});
 
 /// Compute threads a rank gets by default.
 int default_threads(int ranks);
 
-/// Asks the training loops of this process to finish their step and end. Set by SIGINT and SIGTERM after
-/// install_stop_signals(); a second signal ends the process at once.
+/// Asks the training loops of this process to finish their step and end. Set by SIGINT and SIGTERM
+/// after install_stop_signals(); a second signal ends the process at once.
 void install_stop_signals();
 bool stop_signalled();
 

@@ -1,12 +1,11 @@
-// The table (DESIGN idea 1): a plan says, for parameter, gradient and optimizer state, the layout and tier at rest. All
-// collectives follow from it: a collective is the arrow between two cells. Nothing else in the library knows a plan's
-// name or a stage's number.
+// The table (DESIGN idea 1): a plan says, for parameter, gradient and optimizer state, the layout
+// and tier at rest. All collectives follow from it: a collective is the arrow between two cells.
+// Nothing else in the library knows a plan's name or a stage's number.
 //
 //   plan   source
 //   ddp    Li et al., "PyTorch distributed", VLDB 2020, section 3
-//   zero1  Rajbhandari et al., "ZeRO: memory optimizations toward training trillion parameter models", SC 2020, 5.1
-//   zero2  the same, 5.2
-//   zero3  the same, 5.3
+//   zero1  Rajbhandari et al., "ZeRO: memory optimizations toward training trillion parameter
+//   models", SC 2020, 5.1 zero2  the same, 5.2 zero3  the same, 5.3
 #pragma once
 
 #include <span>
@@ -16,7 +15,8 @@
 
 namespace sg::dist {
 
-/// What a rank has of a unit. `partial`: full size, but this rank's contribution only, not yet summed over ranks.
+/// What a rank has of a unit. `partial`: full size, but this rank's contribution only, not yet
+/// summed over ranks.
 enum class Layout { full, shard, partial };
 std::string_view name_of(Layout layout);
 
@@ -35,7 +35,8 @@ struct Plan {
 
 /// The rows. Adding a plan is adding a row.
 std::span<const Plan> plans();
-/// The row of that name, or of DeepSpeed's stage number ("0" to "3"). An unknown name is an error with the nearest one.
+/// The row of that name, or of DeepSpeed's stage number ("0" to "3"). An unknown name is an error
+/// with the nearest one.
 const Plan& find_plan(std::string_view name);
 
 }  // namespace sg::dist

@@ -24,7 +24,8 @@ void Prefetcher::expect(const std::vector<int>* order) {
 }
 
 void Prefetcher::drop() {
-  // A started gather is a collective that peers take part in: it ends even if nobody reads the result.
+  // A started gather is a collective that peers take part in: it ends even if nobody reads the
+  // result.
   next_.full.get();
   next_ = {};
   current_ = {};

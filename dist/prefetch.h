@@ -1,12 +1,14 @@
 // Who has which unit gathered, and which comes next.
 //
-// A stretch is a run of uses of one unit; it ends when another unit is used, or at the boundaries of forward and
-// backward. In a stretch the unit is gathered once. While one unit is used the next of the recorded order is started, so
-// at most three are alive: the one that the op in hand still holds, the one being read, and the next.
+// A stretch is a run of uses of one unit; it ends when another unit is used, or at the boundaries
+// of forward and backward. In a stretch the unit is gathered once. While one unit is used the next
+// of the recorded order is started, so at most three are alive: the one that the op in hand still
+// holds, the one being read, and the next.
 //
 //   use(a)   a is gathered (or was prefetched); b, the next in order, is started
-//   use(b)   hazard: a's storage may still be in the hands of the op that reads both; it dies with the last handle
-//   use(c)   a misprediction (b was expected) drops b and gathers c on demand; the order is never wrong, only slow
+//   use(b)   hazard: a's storage may still be in the hands of the op that reads both; it dies with
+//   the last handle use(c)   a misprediction (b was expected) drops b and gathers c on demand; the
+//   order is never wrong, only slow
 #pragma once
 
 #include <memory>
@@ -21,10 +23,12 @@ namespace sg::dist {
 class Prefetcher {
  public:
   /// Gathers are booked in `account` as well, whoever asks for them.
-  Prefetcher(Comm& comm, std::vector<std::unique_ptr<Unit>>& units, std::shared_ptr<Ledger> account, bool enabled)
+  Prefetcher(Comm& comm, std::vector<std::unique_ptr<Unit>>& units, std::shared_ptr<Ledger> account,
+             bool enabled)
       : comm_(comm), units_(units), account_(std::move(account)), enabled_(enabled) {}
 
-  /// The order of stretches to expect from here on, forward's or backward's, and the end of any stretch under way.
+  /// The order of stretches to expect from here on, forward's or backward's, and the end of any
+  /// stretch under way.
   void expect(const std::vector<int>* order);
   /// The full unit, gathered now unless it is at hand.
   std::shared_ptr<Storage> use(int unit);

@@ -9,7 +9,8 @@ namespace sg::dist {
 namespace {
 
 std::string megabytes(std::int64_t bytes) {
-  return bytes < 100'000 ? fmt::format("{} B", bytes) : fmt::format("{:.3f} MB", static_cast<double>(bytes) * 1e-6);
+  return bytes < 100'000 ? fmt::format("{} B", bytes)
+                         : fmt::format("{:.3f} MB", static_cast<double>(bytes) * 1e-6);
 }
 
 constexpr bool is_exact(Kind kind) {
@@ -26,7 +27,8 @@ Prediction Engine::predict() const {
       dry_ ? dry_->reads(units_.size()) : std::vector<UnitReads>(units_.size());
   std::vector<int> order;
   if (dry_) order = dry_->use_order();
-  std::vector<std::int64_t> control{options_.accumulate + 1 + (wants_norm() ? ExactSum::kWords : 0)};
+  std::vector<std::int64_t> control{options_.accumulate + 1 +
+                                    (wants_norm() ? ExactSum::kWords : 0)};
   return dist::predict(plan_, layouts, reads, order, comm_.size(), options_.accumulate,
                        optimizer_->state_slots(), options_.prefetch, control);
 }
@@ -78,9 +80,9 @@ bool Report::matches() const {
 }
 
 std::string Report::text() const {
-  std::string out = fmt::format("{} on {} rank{}, {} micro-batch{} a step, {} parameters in {} units\n",
-                                plan, ranks, ranks == 1 ? "" : "s", accumulate,
-                                accumulate == 1 ? "" : "es", parameters, units);
+  std::string out = fmt::format(
+      "{} on {} rank{}, {} micro-batch{} a step, {} parameters in {} units\n", plan, ranks,
+      ranks == 1 ? "" : "s", accumulate, accumulate == 1 ? "" : "es", parameters, units);
   out += fmt::format("  {:<28} {:>14} {:>14}\n", "bytes a rank, peak", "predicted", "measured");
   for (int k = 0; k < kKinds; ++k) {
     const Kind kind = static_cast<Kind>(k);
@@ -91,17 +93,16 @@ std::string Report::text() const {
     const bool ok = bound ? most <= b.predicted[0] : !is_exact(kind) || b.predicted == b.measured;
     out += fmt::format("  {:<28} {:>14} {:>14}{}\n", name_of(kind),
                        is_exact(kind) ? megabytes(b.predicted[0])
-                       : bound     ? "<= " + megabytes(b.predicted[0])
-                                   : std::string("-"),
+                       : bound        ? "<= " + megabytes(b.predicted[0])
+                                      : std::string("-"),
                        megabytes(most), ok ? "" : "  DIFFERS");
   }
   out += fmt::format("  {:<28} {:>14} {:>14}\n", "sent a rank and step", "predicted", "measured");
   for (const auto& [name, flow] : traffic) {
     const bool ok = steps == 0 || (flow.even && flow.predicted == flow.measured);
-    out += fmt::format("  {:<28} {:>14} {:>14}{}\n",
-                       fmt::format("{} ({} calls)", name, flow.measured.calls),
-                       megabytes(flow.predicted.bytes), megabytes(flow.measured.bytes),
-                       ok ? "" : "  DIFFERS");
+    out += fmt::format(
+        "  {:<28} {:>14} {:>14}{}\n", fmt::format("{} ({} calls)", name, flow.measured.calls),
+        megabytes(flow.predicted.bytes), megabytes(flow.measured.bytes), ok ? "" : "  DIFFERS");
   }
   return out;
 }

@@ -1,5 +1,6 @@
-// ZeRO-3's parameter: a Source that gathers its unit whenever somebody wants to read it. Autograd sees only the Source;
-// what was gathered for forward is not kept for backward, as a saved view of it is the recipe, not the bytes.
+// ZeRO-3's parameter: a Source that gathers its unit whenever somebody wants to read it. Autograd
+// sees only the Source; what was gathered for forward is not kept for backward, as a saved view of
+// it is the recipe, not the bytes.
 #pragma once
 
 #include "autograd/source.h"
@@ -17,11 +18,14 @@ class ShardedSource final : public Source {
   }
   std::shared_ptr<Storage> get() override {
     SG_CHECK(unit_ != nullptr,
-             "[engine] {} was sharded by an engine that is gone; save_weights() before it ends", name_);
+             "[engine] {} was sharded by an engine that is gone; save_weights() before it ends",
+             name_);
     return prefetcher_->use(unit_->index);
   }
   /// The shard's: it changes with every step.
-  std::uint64_t version() const override { return unit_ != nullptr ? unit_->version : last_version_; }
+  std::uint64_t version() const override {
+    return unit_ != nullptr ? unit_->version : last_version_;
+  }
   std::string name() const override { return name_; }
 
   /// The engine ends. Parameters and graphs may live on and hold this source.

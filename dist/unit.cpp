@@ -73,7 +73,8 @@ std::vector<UnitLayout> make_units(const std::vector<nn::NamedParameter>& parame
   }
   for (UnitLayout& unit : units) {
     const std::int64_t end = unit.segments.back().offset + unit.segments.back().length;
-    // At least a block a rank, so that a unit of zero-sized parameters, or fewer blocks than ranks, is no special case.
+    // At least a block a rank, so that a unit of zero-sized parameters, or fewer blocks than ranks,
+    // is no special case.
     unit.padded = std::max(round_up(end, kBlock * ranks), kBlock * ranks);
   }
   return units;

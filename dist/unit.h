@@ -12,8 +12,9 @@
 //   | segment 0 (weight) | gap | segment 1 (bias) | gap | ... | padding |
 //   |<---- shard of rank 0 ---->|<---- shard of rank 1 ---->|  ...      |
 //
-// Segments start at multiples of kBlock elements and a shard is a whole number of such blocks, so the blocks (over which
-// the gradient norm is summed) are the same for every number of ranks. Gaps and padding are zero.
+// Segments start at multiples of kBlock elements and a shard is a whole number of such blocks, so
+// the blocks (over which the gradient norm is summed) are the same for every number of ranks. Gaps
+// and padding are zero.
 #pragma once
 
 #include <algorithm>
@@ -33,10 +34,11 @@ inline constexpr std::int64_t kBlock = 64;
 
 /// One parameter's place in its unit.
 struct Segment {
-  nn::NamedParameter named;  ///< as the engine's module names it, which may be part of a larger model
-  std::int64_t offset = 0;   ///< first element, a multiple of kBlock
-  std::int64_t length = 0;   ///< elements
-  int group = 0;             ///< parameter group, whose hyperparameters the update takes
+  nn::NamedParameter
+      named;  ///< as the engine's module names it, which may be part of a larger model
+  std::int64_t offset = 0;  ///< first element, a multiple of kBlock
+  std::int64_t length = 0;  ///< elements
+  int group = 0;            ///< parameter group, whose hyperparameters the update takes
 
   const nn::Parameter& parameter() const { return named.parameter; }
   const std::string& name() const { return named.name; }
@@ -69,9 +71,10 @@ struct UnitLayout {
   }
 };
 
-/// Groups parameters into units. The layer (the module that owns parameters) is the atom; neighbours of one dtype and one
-/// trainability are merged while the unit stays below `target` elements (0: a twentieth of the model, at most 2^25, so
-/// that a small model still has several). All plans and all ranks get the same units. 16-bit parameters are an error.
+/// Groups parameters into units. The layer (the module that owns parameters) is the atom;
+/// neighbours of one dtype and one trainability are merged while the unit stays below `target`
+/// elements (0: a twentieth of the model, at most 2^25, so that a small model still has several).
+/// All plans and all ranks get the same units. 16-bit parameters are an error.
 std::vector<UnitLayout> make_units(const std::vector<nn::NamedParameter>& parameters, int ranks,
                                    std::int64_t target);
 
@@ -80,7 +83,8 @@ struct Unit : UnitLayout {
   Tensor rest;         ///< parameters at rest, flat
   Tensor accumulated;  ///< gradients at rest, flat; not of frozen units
   std::vector<Tensor> states;
-  std::uint64_t version = 0;  ///< steps applied; a gathered value saved for backward must find the same
+  std::uint64_t version =
+      0;  ///< steps applied; a gathered value saved for backward must find the same
 
   /// The part of the unit that this rank updates: [begin, end) in elements.
   std::int64_t update_begin = 0, update_end = 0;
@@ -89,7 +93,7 @@ struct Unit : UnitLayout {
   Tensor partial;
   std::vector<bool> arrived;  ///< by segment
   int missing = 0;            ///< segments without gradient in this backward
-  Ready<Tensor> reduction;     ///< the sum under way
+  Ready<Tensor> reduction;    ///< the sum under way
 };
 
 }  // namespace sg::dist

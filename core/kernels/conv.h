@@ -6,9 +6,9 @@
 namespace sg::kernels {
 
 struct ConvGeometry {
-  std::int64_t n, c, h, w;          // input
-  std::int64_t o, kh, kw;           // weight [o, c / groups, kh, kw]
-  std::int64_t oh, ow;              // output [n, o, oh, ow]
+  std::int64_t n, c, h, w;  // input
+  std::int64_t o, kh, kw;   // weight [o, c / groups, kh, kw]
+  std::int64_t oh, ow;      // output [n, o, oh, ow]
   std::int64_t sh, sw, ph, pw, dh, dw, groups;
   bool operator==(const ConvGeometry&) const = default;
 };

@@ -40,10 +40,12 @@ struct Window {  // a packed image
   int64_t block_stride() const { return rows * columns * block; }
 };
 
-int64_t last_channels(int64_t channels) { return channels - (divide_up(channels, kConvBlock) - 1) * kConvBlock; }
+int64_t last_channels(int64_t channels) {
+  return channels - (divide_up(channels, kConvBlock) - 1) * kConvBlock;
+}
 
-// Rows of output that are computed from one packed piece of an image: all of them, unless that leaves the second-level
-// cache or threads without work. Results do not depend on it.
+// Rows of output that are computed from one packed piece of an image: all of them, unless that
+// leaves the second-level cache or threads without work. Results do not depend on it.
 int64_t band_rows(const ConvGeometry& g, int64_t rows, int64_t columns, int64_t unit) {
   constexpr int64_t kFloats = 192 * 1024;
   const int64_t row = columns * std::max<int64_t>(g.c, 1) * g.sh * unit;
@@ -66,9 +68,14 @@ void forward_group(const ConvGeometry& g, ImageView<const float> x, const float*
   std::vector<int64_t> weight_taps;
   for (int64_t t = 0; t < (planes ? g.c * taps : taps); ++t) weight_taps.push_back(t);
   const Tensor packed = scratch(groups.padded() * g.c * taps);
-  conv_direct().pack_weights({.from = weight, .sl = g.c * taps, .sc = planes ? 0 : taps, .lanes = g.o,
-                              .channels = planes ? 1 : g.c, .taps = weight_taps.data(),
-                              .tap_count = static_cast<int64_t>(weight_taps.size()), .block = block,
+  conv_direct().pack_weights({.from = weight,
+                              .sl = g.c * taps,
+                              .sc = planes ? 0 : taps,
+                              .lanes = g.o,
+                              .channels = planes ? 1 : g.c,
+                              .taps = weight_taps.data(),
+                              .tap_count = static_cast<int64_t>(weight_taps.size()),
+                              .block = block,
                               .to = packed.data<float>()});
   const Tensor padded_bias = scratch(groups.padded());
   if (bias != nullptr) {
@@ -91,7 +98,8 @@ void forward_group(const ConvGeometry& g, ImageView<const float> x, const float*
       for (int64_t j = 0; j < g.kw; ++j)
         offsets.push_back(c * plane_stride + i * g.dh * row_stride + j * g.dw * block);
 
-  const int64_t bands = divide_up(rows, band), parts = std::min<int64_t>(current_rank().threads, g.n * bands);
+  const int64_t bands = divide_up(rows, band),
+                parts = std::min<int64_t>(current_rank().threads, g.n * bands);
   const Tensor images = scratch(in_place ? 0 : parts * window.size());
   parallel_for(parts, 1, [&](int64_t first_part, int64_t last_part) {
     for (int64_t part = first_part; part < last_part; ++part)
@@ -100,9 +108,19 @@ void forward_group(const ConvGeometry& g, ImageView<const float> x, const float*
         const float* image = x.image(n) + first * unit * g.sh * x.sy;
         if (!in_place) {
           float* to = images.data<float>() + part * window.size();
-          conv_direct().pack_image({.from = x.image(n), .sc = x.sc, .sy = x.sy, .sx = x.sx, .channels = g.c,
-                                    .h = g.h, .w = g.w, .top = first * unit * g.sh - g.ph, .left = -g.pw,
-                                    .rows = window.rows, .columns = columns, .block = block, .to = to});
+          conv_direct().pack_image({.from = x.image(n),
+                                    .sc = x.sc,
+                                    .sy = x.sy,
+                                    .sx = x.sx,
+                                    .channels = g.c,
+                                    .h = g.h,
+                                    .w = g.w,
+                                    .top = first * unit * g.sh - g.ph,
+                                    .left = -g.pw,
+                                    .rows = window.rows,
+                                    .columns = columns,
+                                    .block = block,
+                                    .to = to});
           image = to;
         }
         Ahead ahead(bands == 1 ? g.n * (part + 1) / parts : 0, groups.count());
@@ -110,25 +128,38 @@ void forward_group(const ConvGeometry& g, ImageView<const float> x, const float*
         groups.each([&](int64_t lane, int64_t lanes) {
           const int64_t at = n * y.sn + lane * y.sc + first * y.sy;
           conv_direct().forward(
-              {.x = image, .row = g.sh * row_stride, .step = static_cast<int>(g.sw * block),
-               .taps = offsets.data(), .tap_count = static_cast<int64_t>(offsets.size()),
-               .blocks = divide_up(g.c, kConvBlock), .block_stride = window.block_stride(),
-               .last_channels = last_channels(g.c), .w = packed.data<float>() + lane * g.c * taps,
-               .bias = bias != nullptr ? padded_bias.data<float>() + lane : nullptr, .y = y.data + at,
-               .y_row = y.sy, .y_pixel = y.sx, .y_lane = y.sc, .lanes = std::min(lanes, g.o - lane),
-               .rows = count, .width = width, .relu = relu, .next = ahead.slice(),
+              {.x = image,
+               .row = g.sh * row_stride,
+               .step = static_cast<int>(g.sw * block),
+               .taps = offsets.data(),
+               .tap_count = static_cast<int64_t>(offsets.size()),
+               .blocks = divide_up(g.c, kConvBlock),
+               .block_stride = window.block_stride(),
+               .last_channels = last_channels(g.c),
+               .w = packed.data<float>() + lane * g.c * taps,
+               .bias = bias != nullptr ? padded_bias.data<float>() + lane : nullptr,
+               .y = y.data + at,
+               .y_row = y.sy,
+               .y_pixel = y.sx,
+               .y_lane = y.sc,
+               .lanes = std::min(lanes, g.o - lane),
+               .rows = count,
+               .width = width,
+               .relu = relu,
+               .next = ahead.slice(),
                .index = index != nullptr ? index + at : nullptr});
         });
       }
   });
 }
 
-// The pixels of dx that one phase of the stride reaches: rows first + k * stride, and the taps that reach them.
+// The pixels of dx that one phase of the stride reaches: rows first + k * stride, and the taps that
+// reach them.
 struct Phase {
   int64_t row, column, rows, columns;
-  std::vector<int64_t> down, right;    // where each tap reads, in rows and columns of dy
+  std::vector<int64_t> down, right;  // where each tap reads, in rows and columns of dy
   std::vector<int64_t> weight_taps, offsets;
-  int64_t packed = 0;                  // where its weights begin
+  int64_t packed = 0;  // where its weights begin
 };
 
 struct InputPass {
@@ -169,9 +200,15 @@ struct InputPass {
     for (Phase& p : phases) {
       const int64_t taps = static_cast<int64_t>(p.weight_taps.size());
       p.packed = at;
-      conv_direct().pack_weights({.from = weight, .sl = g.kh * g.kw, .sc = g.c * g.kh * g.kw, .lanes = g.c,
-                                  .channels = g.o, .taps = p.weight_taps.data(), .tap_count = taps,
-                                  .block = kConvBlock, .to = packed.data<float>() + at});
+      conv_direct().pack_weights({.from = weight,
+                                  .sl = g.kh * g.kw,
+                                  .sc = g.c * g.kh * g.kw,
+                                  .lanes = g.c,
+                                  .channels = g.o,
+                                  .taps = p.weight_taps.data(),
+                                  .tap_count = taps,
+                                  .block = kConvBlock,
+                                  .to = packed.data<float>() + at});
       at += groups.padded() * g.o * taps;
     }
     return packed;
@@ -183,13 +220,26 @@ struct InputPass {
     for (const Phase& p : phases) {
       const int64_t taps = static_cast<int64_t>(p.offsets.size());
       groups.each([&](int64_t lane, int64_t lanes) {
-        conv_direct().forward(
-            {.x = dy, .row = window.columns * kConvBlock, .step = kConvBlock, .taps = p.offsets.data(),
-             .tap_count = taps, .blocks = divide_up(g.o, kConvBlock), .block_stride = window.block_stride(),
-             .last_channels = last_channels(g.o), .w = packed + p.packed + lane * g.o * taps, .bias = nullptr,
-             .y = image + lane * dx.sc + p.row * dx.sy + p.column * dx.sx, .y_row = g.sh * dx.sy,
-             .y_pixel = g.sw * dx.sx, .y_lane = dx.sc, .lanes = std::min(lanes, g.c - lane), .rows = p.rows,
-             .width = p.columns, .relu = false, .next = ahead.slice(), .index = nullptr});
+        conv_direct().forward({.x = dy,
+                               .row = window.columns * kConvBlock,
+                               .step = kConvBlock,
+                               .taps = p.offsets.data(),
+                               .tap_count = taps,
+                               .blocks = divide_up(g.o, kConvBlock),
+                               .block_stride = window.block_stride(),
+                               .last_channels = last_channels(g.o),
+                               .w = packed + p.packed + lane * g.o * taps,
+                               .bias = nullptr,
+                               .y = image + lane * dx.sc + p.row * dx.sy + p.column * dx.sx,
+                               .y_row = g.sh * dx.sy,
+                               .y_pixel = g.sw * dx.sx,
+                               .y_lane = dx.sc,
+                               .lanes = std::min(lanes, g.c - lane),
+                               .rows = p.rows,
+                               .width = p.columns,
+                               .relu = false,
+                               .next = ahead.slice(),
+                               .index = nullptr});
       });
     }
   }
@@ -197,19 +247,20 @@ struct InputPass {
 
 // Neighbouring values of a packed input that one call of the weight loop multiplies.
 struct Run {
-  int64_t x, length, element;  // offset in the packed image; index of the first weight in `WeightPass::weight_at`
+  int64_t x, length,
+      element;  // offset in the packed image; index of the first weight in `WeightPass::weight_at`
 };
 
 struct WeightPass {
-  Window window;                     // of x
-  std::vector<Run> runs[2];          // for groups of one vector and of two
-  std::vector<int64_t> weight_at;    // position in [c, kh, kw] of each element of the sums
+  Window window;                   // of x
+  std::vector<Run> runs[2];        // for groups of one vector and of two
+  std::vector<int64_t> weight_at;  // position in [c, kh, kw] of each element of the sums
   int64_t pixel = 0;
 
   WeightPass(const ConvGeometry& g) : window{} {
     // Few channels are packed pixel by pixel, so that a row of a patch is one run.
-    window = {(g.oh - 1) * g.sh + (g.kh - 1) * g.dh + 1, (g.ow - 1) * g.sw + (g.kw - 1) * g.dw + 1, g.c,
-              std::min(g.c, kConvBlock)};
+    window = {(g.oh - 1) * g.sh + (g.kh - 1) * g.dh + 1, (g.ow - 1) * g.sw + (g.kw - 1) * g.dw + 1,
+              g.c, std::min(g.c, kConvBlock)};
     pixel = window.block;
     const bool joined = g.c <= kConvBlock && g.dw == 1;
     for (int64_t b = 0; b < divide_up(g.c, window.block); ++b)
@@ -217,7 +268,8 @@ struct WeightPass {
         for (int64_t j = 0; j < (joined ? 1 : g.kw); ++j) {
           const int64_t channels = std::min(window.block, g.c - b * window.block);
           const int64_t length = channels * (joined ? g.kw : 1);
-          const int64_t x = b * window.block_stride() + (i * g.dh * window.columns + j * g.dw) * pixel;
+          const int64_t x =
+              b * window.block_stride() + (i * g.dh * window.columns + j * g.dw) * pixel;
           const int64_t element = static_cast<int64_t>(weight_at.size());
           for (int vectors = 1; vectors <= 2; ++vectors) {
             const int64_t pieces = divide_up(length, conv_direct().longest_run[vectors - 1]);
@@ -245,7 +297,8 @@ void backward_group(const ConvGeometry& g, ImageView<const float> dy, const floa
   const bool wants_x = grads.dx.data != nullptr, wants_w = grads.dw != nullptr;
   const Groups groups(g.o);
   InputPass input(wants_x ? g : ConvGeometry{});
-  const Window dy_window{g.oh + input.above + input.below, g.ow + input.left + input.right, g.o, kConvBlock};
+  const Window dy_window{g.oh + input.above + input.below, g.ow + input.left + input.right, g.o,
+                         kConvBlock};
   input.place(dy_window.columns);
   const Tensor packed = wants_x ? input.pack(g, weight) : Tensor();
 
@@ -270,22 +323,43 @@ void backward_group(const ConvGeometry& g, ImageView<const float> dy, const floa
         const int64_t count = std::min(together, last - n);
         for (int64_t k = 0; k < count; ++k) {
           conv_direct().pack_image(
-              {.from = dy.image(n + k), .sc = dy.sc, .sy = dy.sy, .sx = dy.sx, .channels = g.o, .h = g.oh,
-               .w = g.ow, .top = -input.above, .left = -input.left, .rows = dy_window.rows,
-               .columns = dy_window.columns, .block = kConvBlock, .to = dys + k * dy_size,
+              {.from = dy.image(n + k),
+               .sc = dy.sc,
+               .sy = dy.sy,
+               .sx = dy.sx,
+               .channels = g.o,
+               .h = g.oh,
+               .w = g.ow,
+               .top = -input.above,
+               .left = -input.left,
+               .rows = dy_window.rows,
+               .columns = dy_window.columns,
+               .block = kConvBlock,
+               .to = dys + k * dy_size,
                .mask = mask != nullptr ? mask + (n + k) * dy.sn : nullptr,
                .sums = grads.db != nullptr ? bias_sums.data() + part * g.o : nullptr});
           if (wants_w)
-            conv_direct().pack_image({.from = x.image(n + k), .sc = x.sc, .sy = x.sy, .sx = x.sx, .channels = g.c,
-                                      .h = g.h, .w = g.w, .top = -g.ph, .left = -g.pw,
-                                      .rows = pass.window.rows, .columns = pass.window.columns,
-                                      .block = pass.window.block, .to = xs + k * x_size});
+            conv_direct().pack_image({.from = x.image(n + k),
+                                      .sc = x.sc,
+                                      .sy = x.sy,
+                                      .sx = x.sx,
+                                      .channels = g.c,
+                                      .h = g.h,
+                                      .w = g.w,
+                                      .top = -g.ph,
+                                      .left = -g.pw,
+                                      .rows = pass.window.rows,
+                                      .columns = pass.window.columns,
+                                      .block = pass.window.block,
+                                      .to = xs + k * x_size});
           if (!wants_x) continue;
           Ahead ahead(last, static_cast<int64_t>(input.phases.size()) * Groups(g.c).count());
           ahead.add(dy, n + k + 1, g.o, g.oh, g.ow);
-          if (mask != nullptr) ahead.add({mask, dy.sn, dy.sc, dy.sy, dy.sx}, n + k + 1, g.o, g.oh, g.ow);
+          if (mask != nullptr)
+            ahead.add({mask, dy.sn, dy.sc, dy.sy, dy.sx}, n + k + 1, g.o, g.oh, g.ow);
           if (wants_w) ahead.add(x, n + k + 1, g.c, g.h, g.w);
-          input.run(g, dy_window, dys + k * dy_size, packed.data<float>(), grads.dx, grads.dx.image(n + k), ahead);
+          input.run(g, dy_window, dys + k * dy_size, packed.data<float>(), grads.dx,
+                    grads.dx.image(n + k), ahead);
         }
         if (!wants_w) continue;
         const float* inside = dys + (input.above * dy_window.columns + input.left) * kConvBlock;
@@ -295,13 +369,22 @@ void backward_group(const ConvGeometry& g, ImageView<const float> dy, const floa
             return l / kConvBlock * dy_window.block_stride() + l % kConvBlock;
           };
           for (const Run& run : pass.runs[vectors - 1])
-            conv_direct().weight(
-                {.x = xs + run.x, .x_pixel = g.sw * pass.pixel, .x_row = g.sh * pass.window.columns * pass.pixel,
-                 .x_image = x_size, .dy = inside + lane_at(lane), .dy_pixel = kConvBlock,
-                 .dy_row = dy_window.columns * kConvBlock, .dy_image = dy_size,
-                 .dy_vector = lane_at(lane + groups.vector) - lane_at(lane), .images = count, .rows = g.oh,
-                 .width = g.ow, .next = {}, .run = run.length, .vectors = vectors,
-                 .dw = sum + lane * elements + run.element * lanes});
+            conv_direct().weight({.x = xs + run.x,
+                                  .x_pixel = g.sw * pass.pixel,
+                                  .x_row = g.sh * pass.window.columns * pass.pixel,
+                                  .x_image = x_size,
+                                  .dy = inside + lane_at(lane),
+                                  .dy_pixel = kConvBlock,
+                                  .dy_row = dy_window.columns * kConvBlock,
+                                  .dy_image = dy_size,
+                                  .dy_vector = lane_at(lane + groups.vector) - lane_at(lane),
+                                  .images = count,
+                                  .rows = g.oh,
+                                  .width = g.ow,
+                                  .next = {},
+                                  .run = run.length,
+                                  .vectors = vectors,
+                                  .dw = sum + lane * elements + run.element * lanes});
         });
       }
     }
@@ -314,7 +397,8 @@ void backward_group(const ConvGeometry& g, ImageView<const float> dy, const floa
         for (int64_t l = begin; l < end; ++l)
           for (int64_t e = 0; e < elements; ++e) {
             float total = from[e * lanes + l];
-            for (int64_t part = 1; part < parts; ++part) total += from[part * sums_size + e * lanes + l];
+            for (int64_t part = 1; part < parts; ++part)
+              total += from[part * sums_size + e * lanes + l];
             grads.dw[(lane + l) * elements + pass.weight_at[static_cast<std::size_t>(e)]] = total;
           }
       });
@@ -322,7 +406,8 @@ void backward_group(const ConvGeometry& g, ImageView<const float> dy, const floa
   if (grads.db == nullptr) return;
   for (int64_t o = 0; o < g.o; ++o) {
     double total = 0;
-    for (int64_t part = 0; part < parts; ++part) total += bias_sums[static_cast<std::size_t>(part * g.o + o)];
+    for (int64_t part = 0; part < parts; ++part)
+      total += bias_sums[static_cast<std::size_t>(part * g.o + o)];
     grads.db[o] = static_cast<float>(total);
   }
 }
@@ -339,9 +424,7 @@ void zero_image(const ConvGeometry& g, ImageView<float> dx) {
 
 }  // namespace
 
-bool conv_direct_supports(const ConvGeometry& g) {
-  return g.sw <= 2 || skips_pixels(g);
-}
+bool conv_direct_supports(const ConvGeometry& g) { return g.sw <= 2 || skips_pixels(g); }
 
 void conv_direct_forward(const ConvGeometry& whole, ImageView<const float> x, const float* weight,
                          const float* bias, bool relu, ImageView<float> y, std::uint8_t* index) {

@@ -21,7 +21,9 @@ inline Tensor scratch(std::int64_t floats) {
 struct Groups {
   std::int64_t lanes, vector;
   explicit Groups(std::int64_t lanes_) : lanes(lanes_), vector(conv_direct().lanes) {}
-  std::int64_t width(std::int64_t first) const { return lanes - first > vector ? 2 * vector : vector; }
+  std::int64_t width(std::int64_t first) const {
+    return lanes - first > vector ? 2 * vector : vector;
+  }
   std::int64_t count() const { return divide_up(lanes, 2 * vector); }
   std::int64_t padded() const { return divide_up(lanes, vector) * vector; }
   // f(first lane, width); widths before `first` add up to it.
@@ -31,12 +33,14 @@ struct Groups {
   }
 };
 
-// What a loop over images will read next, handed out in slices to the kernel calls that come before.
+// What a loop over images will read next, handed out in slices to the kernel calls that come
+// before.
 class Ahead {
  public:
   Ahead(std::int64_t last_image, std::int64_t calls) : last_(last_image), calls_(calls) {}
   // Image n of a view of c channels of h x w, if it is one block of memory.
-  void add(ImageView<const float> view, std::int64_t n, std::int64_t c, std::int64_t h, std::int64_t w) {
+  void add(ImageView<const float> view, std::int64_t n, std::int64_t c, std::int64_t h,
+           std::int64_t w) {
     const bool dense = view.sn == c * h * w && (view.sc == 1 || view.sx == 1);
     if (view.data == nullptr || n >= last_ || !dense) return;
     from_[ranges_] = reinterpret_cast<const char*>(view.image(n));
@@ -45,7 +49,8 @@ class Ahead {
   ConvPrefetch slice() {
     ConvPrefetch next;
     for (int r = 0; r < ranges_; ++r) {
-      const std::int64_t first = lines_[r] * call_ / calls_, last = lines_[r] * (call_ + 1) / calls_;
+      const std::int64_t first = lines_[r] * call_ / calls_,
+                         last = lines_[r] * (call_ + 1) / calls_;
       next.from[r] = from_[r] + first * 64;
       next.lines[r] = last - first;
     }

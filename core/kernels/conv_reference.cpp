@@ -12,8 +12,10 @@ namespace {
 
 template <class T>
 ConvGemm<T> gemm() {
-  if constexpr (std::is_same_v<T, float>) return conv_gemm().f32;
-  else return conv_gemm().f64;
+  if constexpr (std::is_same_v<T, float>)
+    return conv_gemm().f32;
+  else
+    return conv_gemm().f64;
 }
 
 // Scratch of `count` elements a compute thread, booked as buffers.
@@ -32,7 +34,8 @@ void valid_range(std::int64_t out, std::int64_t size, std::int64_t stride, std::
   *last = std::max(*first, *last);
 }
 
-// Rows of one group's patches: col[(c, i, j)][p] = x[c][oy sh - ph + i dh][ox sw - pw + j dw], zero outside.
+// Rows of one group's patches: col[(c, i, j)][p] = x[c][oy sh - ph + i dh][ox sw - pw + j dw], zero
+// outside.
 template <class T>
 void im2col(const ConvGeometry& g, const T* x, T* col) {
   const std::int64_t channels = g.c / g.groups;
@@ -106,11 +109,12 @@ void in_parts(std::int64_t n, std::int64_t parts, F&& f) {
 }  // namespace
 
 template <class T>
-void conv_reference_forward(const ConvGeometry& g, const T* x, const T* weight, const T* bias,
-                            T* y, bool relu) {
+void conv_reference_forward(const ConvGeometry& g, const T* x, const T* weight, const T* bias, T* y,
+                            bool relu) {
   const std::int64_t patch = g.c / g.groups * g.kh * g.kw, pixels = g.oh * g.ow;
   const std::int64_t outs = g.o / g.groups, work = g.n * g.groups;
-  const std::int64_t parts = std::clamp<std::int64_t>(current_rank().threads, 1, std::max<std::int64_t>(work, 1));
+  const std::int64_t parts =
+      std::clamp<std::int64_t>(current_rank().threads, 1, std::max<std::int64_t>(work, 1));
   const Tensor buffer = scratch<T>(parts * patch * pixels);
   in_parts(work, parts, [&](std::int64_t part, std::int64_t begin, std::int64_t end) {
     T* col = buffer.data<T>() + part * patch * pixels;
@@ -133,7 +137,8 @@ template <class T>
 void conv_reference_backward_input(const ConvGeometry& g, const T* dy, const T* weight, T* dx) {
   const std::int64_t patch = g.c / g.groups * g.kh * g.kw, pixels = g.oh * g.ow;
   const std::int64_t outs = g.o / g.groups, work = g.n * g.groups;
-  const std::int64_t parts = std::clamp<std::int64_t>(current_rank().threads, 1, std::max<std::int64_t>(work, 1));
+  const std::int64_t parts =
+      std::clamp<std::int64_t>(current_rank().threads, 1, std::max<std::int64_t>(work, 1));
   const Tensor buffer = scratch<T>(parts * patch * pixels);
   in_parts(work, parts, [&](std::int64_t part, std::int64_t begin, std::int64_t end) {
     T* col = buffer.data<T>() + part * patch * pixels;
@@ -152,7 +157,8 @@ void conv_reference_backward_weight(const ConvGeometry& g, const T* dy, const T*
   const std::int64_t outs = g.o / g.groups, sizes = g.o * patch;
   if (dw != nullptr) {
     // Each part sums its images; the parts are then added in order.
-    const std::int64_t parts = std::clamp<std::int64_t>(current_rank().threads, 1, std::max<std::int64_t>(g.n, 1));
+    const std::int64_t parts =
+        std::clamp<std::int64_t>(current_rank().threads, 1, std::max<std::int64_t>(g.n, 1));
     const Tensor rows = scratch<T>(parts * patch * pixels);
     const Tensor sums = scratch<T>(parts * sizes);
     sums.fill(0);
@@ -186,10 +192,10 @@ void conv_reference_backward_weight(const ConvGeometry& g, const T* dy, const T*
   });
 }
 
-#define SG_INSTANTIATE(T)                                                                          \
-  template void conv_reference_forward<T>(const ConvGeometry&, const T*, const T*, const T*, T*,   \
-                                          bool);                                                   \
-  template void conv_reference_backward_input<T>(const ConvGeometry&, const T*, const T*, T*);     \
+#define SG_INSTANTIATE(T)                                                                        \
+  template void conv_reference_forward<T>(const ConvGeometry&, const T*, const T*, const T*, T*, \
+                                          bool);                                                 \
+  template void conv_reference_backward_input<T>(const ConvGeometry&, const T*, const T*, T*);   \
   template void conv_reference_backward_weight<T>(const ConvGeometry&, const T*, const T*, T*, T*);
 SG_INSTANTIATE(float)
 SG_INSTANTIATE(double)

@@ -13,24 +13,26 @@ using std::int64_t;
 
 // Tiles are computed in blocks: some rows of tiles of one image, or all of several small images.
 struct Blocks {
-  int64_t columns, rows;   // tiles of an image
-  int64_t rows_together;   // rows of tiles in a block, if one image has more
-  int64_t images;          // images in a block otherwise
-  int64_t tiles;           // at most, in a block
+  int64_t columns, rows;  // tiles of an image
+  int64_t rows_together;  // rows of tiles in a block, if one image has more
+  int64_t images;         // images in a block otherwise
+  int64_t tiles;          // at most, in a block
 
   Blocks(const ConvGeometry& g, int64_t wanted)
-      : columns(divide_up(g.ow, 2)), rows(divide_up(g.oh, 2)),
+      : columns(divide_up(g.ow, 2)),
+        rows(divide_up(g.oh, 2)),
         rows_together(std::clamp<int64_t>(wanted / columns, 1, rows)),
         images(rows_together < rows ? 1 : std::clamp<int64_t>(wanted / (rows * columns), 1, g.n)),
         tiles(images * rows_together * columns) {}
   int64_t per_image() const { return divide_up(rows, rows_together); }
 };
 
-// Transformed tiles of one block. Planes are an odd number of cache lines apart: 16 of them are written at a time, and at
-// a power of two they would share a set of the cache.
+// Transformed tiles of one block. Planes are an odd number of cache lines apart: 16 of them are
+// written at a time, and at a power of two they would share a set of the cache.
 struct Planes {
   int64_t block, plane;
-  Planes(int64_t tiles, int64_t channels) : block(tiles * kConvBlock), plane(tiles * channels + kConvBlock) {}
+  Planes(int64_t tiles, int64_t channels)
+      : block(tiles * kConvBlock), plane(tiles * channels + kConvBlock) {}
   int64_t size() const { return plane * kWinogradPositions; }
   WinogradTiles tiles(int64_t first, int64_t rows, int64_t columns, int64_t channels) const {
     return {first, rows, columns, channels, plane, block};
@@ -41,20 +43,21 @@ struct Planes {
 template <class F>
 void each_lane_part(int64_t lanes, F&& f) {
   const int64_t width = Groups(lanes).width(0), groups = Groups(lanes).count();
-  parallel_for(groups, 1, [&](int64_t begin, int64_t end) { f(begin * width, std::min(end * width, lanes)); });
+  parallel_for(groups, 1,
+               [&](int64_t begin, int64_t end) { f(begin * width, std::min(end * width, lanes)); });
 }
 
 }  // namespace
 
 bool conv_winograd_supports(const ConvGeometry& g) {
-  return g.kh == 3 && g.kw == 3 && g.sh == 1 && g.sw == 1 && g.dh == 1 && g.dw == 1 && g.groups == 1 &&
-         g.c % kConvBlock == 0 && g.o % kConvBlock == 0 && g.c > 0 && g.o > 0;
+  return g.kh == 3 && g.kw == 3 && g.sh == 1 && g.sw == 1 && g.dh == 1 && g.dw == 1 &&
+         g.groups == 1 && g.c % kConvBlock == 0 && g.o % kConvBlock == 0 && g.c > 0 && g.o > 0;
 }
 
 void conv_winograd_forward(const ConvGeometry& g, ImageView<const float> x, const float* weight,
                            const float* bias, bool relu, ImageView<float> y, std::uint8_t* index) {
-  // Products take the place of the transformed input of the position before them, so that with few channels a block of
-  // tiles stays in the first-level cache.
+  // Products take the place of the transformed input of the position before them, so that with few
+  // channels a block of tiles stays in the first-level cache.
   const int64_t widest = std::max(g.c, g.o);
   const Blocks blocks(g, widest < 128 ? std::max<int64_t>(256 / widest, 8) : 16);
   const Planes planes(blocks.tiles, widest);
@@ -79,22 +82,22 @@ void conv_winograd_forward(const ConvGeometry& g, ImageView<const float> x, cons
         const int64_t rows = std::min(blocks.rows_together, blocks.rows - row);
         const int64_t images = std::min(blocks.images, g.n - n), tiles = rows * blocks.columns;
         for (int64_t k = 0; k < images; ++k)
-          winograd().input({planes.tiles(row, rows, blocks.columns, g.c), x.image(n + k), x.sy, x.sx, g.h, g.w,
-                            g.ph, g.pw, v + k * tiles * kConvBlock});
-        winograd().products({0, kWinogradPositions, images * tiles, v, planes.plane, planes.block, g.c,
-                             filters.data<float>(), g.o, m, planes.plane, planes.block});
+          winograd().input({planes.tiles(row, rows, blocks.columns, g.c), x.image(n + k), x.sy,
+                            x.sx, g.h, g.w, g.ph, g.pw, v + k * tiles * kConvBlock});
+        winograd().products({0, kWinogradPositions, images * tiles, v, planes.plane, planes.block,
+                             g.c, filters.data<float>(), g.o, m, planes.plane, planes.block});
         for (int64_t k = 0; k < images; ++k)
-          winograd().output({planes.tiles(row, rows, blocks.columns, g.o), m + k * tiles * kConvBlock, bias, relu,
-                             y.image(n + k), y.sy, y.sx, g.oh, g.ow,
-                             index != nullptr ? index + (n + k) * y.sn : nullptr});
+          winograd().output({planes.tiles(row, rows, blocks.columns, g.o),
+                             m + k * tiles * kConvBlock, bias, relu, y.image(n + k), y.sy, y.sx,
+                             g.oh, g.ow, index != nullptr ? index + (n + k) * y.sn : nullptr});
       }
     }
   });
 }
 
 void conv_winograd_backward(const ConvGeometry& g, ImageView<const float> dy, const float* mask,
-                            const std::uint8_t* index, ImageView<const float> x, const float* weight,
-                            const ConvGradients& grads) {
+                            const std::uint8_t* index, ImageView<const float> x,
+                            const float* weight, const ConvGradients& grads) {
   constexpr int64_t kTiles = 64;  // that are summed before the sums in memory are read and written
   const bool wants_x = grads.dx.data != nullptr, wants_w = grads.dw != nullptr;
   const Blocks blocks(g, kTiles);
@@ -126,29 +129,33 @@ void conv_winograd_backward(const ConvGeometry& g, ImageView<const float> dy, co
           const int64_t rows = std::min(blocks.rows_together, blocks.rows - row);
           const int64_t images = std::min(blocks.images, last - n), tiles = rows * blocks.columns;
           for (int64_t k = 0; k < images; ++k)
-            winograd().grad({dy_planes.tiles(row, rows, blocks.columns, g.o), dy.image(n + k), dy.sy, dy.sx,
-                             g.oh, g.ow, mask != nullptr ? mask + (n + k) * dy.sn : nullptr,
+            winograd().grad({dy_planes.tiles(row, rows, blocks.columns, g.o), dy.image(n + k),
+                             dy.sy, dy.sx, g.oh, g.ow,
+                             mask != nullptr ? mask + (n + k) * dy.sn : nullptr,
                              index != nullptr ? index + (n + k) * dy.sn : nullptr, bias_sum,
                              d + k * tiles * kConvBlock});
           if (wants_w) {
             for (int64_t k = 0; k < images; ++k)
-              winograd().input({x_planes.tiles(row, rows, blocks.columns, g.c), x.image(n + k), x.sy, x.sx,
-                                g.h, g.w, g.ph, g.pw, v + k * tiles * kConvBlock});
+              winograd().input({x_planes.tiles(row, rows, blocks.columns, g.c), x.image(n + k),
+                                x.sy, x.sx, g.h, g.w, g.ph, g.pw, v + k * tiles * kConvBlock});
           }
-          // Products for dx take the place of the transformed input, which is used up at each position.
+          // Products for dx take the place of the transformed input, which is used up at each
+          // position.
           for (int64_t p = 0; p < kWinogradPositions; ++p) {
             if (wants_w)
-              winograd().sums({p, p + 1, images * tiles, v, x_planes.plane, x_planes.block, g.c, d, dy_planes.plane,
-                               dy_planes.block, g.o, sum});
+              winograd().sums({p, p + 1, images * tiles, v, x_planes.plane, x_planes.block, g.c, d,
+                               dy_planes.plane, dy_planes.block, g.o, sum});
             if (wants_x)
-              winograd().products({p, p + 1, images * tiles, d, dy_planes.plane, dy_planes.block, g.o,
-                                   filters.data<float>(), g.c, v, x_planes.plane, x_planes.block});
+              winograd().products({p, p + 1, images * tiles, d, dy_planes.plane, dy_planes.block,
+                                   g.o, filters.data<float>(), g.c, v, x_planes.plane,
+                                   x_planes.block});
           }
           if (!wants_x) continue;
           for (int64_t k = 0; k < images; ++k) {
             if (row == 0) std::fill(carry, carry + carry_size, 0.0f);
-            winograd().input_grad({x_planes.tiles(row, rows, blocks.columns, g.c), v + k * tiles * kConvBlock,
-                                   grads.dx.image(n + k), grads.dx.sy, grads.dx.sx, g.h, g.w, g.ph, g.pw, carry,
+            winograd().input_grad({x_planes.tiles(row, rows, blocks.columns, g.c),
+                                   v + k * tiles * kConvBlock, grads.dx.image(n + k), grads.dx.sy,
+                                   grads.dx.sx, g.h, g.w, g.ph, g.pw, carry,
                                    row + rows == blocks.rows});
           }
         }
@@ -168,7 +175,8 @@ void conv_winograd_backward(const ConvGeometry& g, ImageView<const float> dy, co
   if (grads.db == nullptr) return;
   for (int64_t o = 0; o < g.o; ++o) {
     double total = 0;
-    for (int64_t part = 0; part < parts; ++part) total += bias_sums[static_cast<std::size_t>(part * g.o + o)];
+    for (int64_t part = 0; part < parts; ++part)
+      total += bias_sums[static_cast<std::size_t>(part * g.o + o)];
     grads.db[o] = static_cast<float>(total);
   }
 }

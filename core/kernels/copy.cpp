@@ -8,8 +8,8 @@
 namespace sg::kernels {
 namespace {
 
-// Both tensors' dimensions, sorted so that the destination's smallest stride is innermost and neighbours that compose
-// on both sides are merged.
+// Both tensors' dimensions, sorted so that the destination's smallest stride is innermost and
+// neighbours that compose on both sides are merged.
 struct Walk {
   int dims = 0;
   std::int64_t size[Dims::kCapacity], from[Dims::kCapacity], to[Dims::kCapacity];
@@ -53,8 +53,8 @@ void copy_row(const S* source, std::int64_t from, D* destination, std::int64_t t
     }
   }
   for (std::int64_t i = 0; i < n; ++i)
-    destination[i * to] = static_cast<D>(static_cast<compute_t<D>>(
-        static_cast<compute_t<S>>(source[i * from])));
+    destination[i * to] =
+        static_cast<D>(static_cast<compute_t<D>>(static_cast<compute_t<S>>(source[i * from])));
 }
 
 template <class S, class D>

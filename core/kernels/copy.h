@@ -1,4 +1,5 @@
-// Copies and fills of strided tensors, with a cast where dtypes differ. Both sides on the CPU, shapes equal.
+// Copies and fills of strided tensors, with a cast where dtypes differ. Both sides on the CPU,
+// shapes equal.
 #pragma once
 
 #include "core/tensor.h"

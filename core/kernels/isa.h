@@ -1,37 +1,38 @@
-// Run-time choice of the instruction set. The files of core/kernels/isa/ are compiled once for each of x86-64-v2, v3
-// (AVX2, FMA) and v4 (AVX-512), in the namespace that SG_ISA names; a table of function pointers is picked at first
-// use. A release binary therefore starts on any of them.
+// Run-time choice of the instruction set. The files of core/kernels/isa/ are compiled once for each
+// of x86-64-v2, v3 (AVX2, FMA) and v4 (AVX-512), in the namespace that SG_ISA names; a table of
+// function pointers is picked at first use. A release binary therefore starts on any of them.
 #pragma once
 
 namespace sg::kernels {
 
 enum class Isa { v2, v3, v4 };
 
-/// The best set this processor has; SHARDGRAD_ISA=v2|v3|v4 asks for a lesser one (an unknown or missing one throws).
+/// The best set this processor has; SHARDGRAD_ISA=v2|v3|v4 asks for a lesser one (an unknown or
+/// missing one throws).
 Isa active_isa();
 const char* name_of(Isa isa);
 
 }  // namespace sg::kernels
 
-// SG_ISA_TABLE(Table, name) in a header declares `const Table& name()` that gives the table for active_isa(). Each file
-// of core/kernels/isa/ defines `const Table& name##_table()` in namespace sg::kernels::SG_ISA.
+// SG_ISA_TABLE(Table, name) in a header declares `const Table& name()` that gives the table for
+// active_isa(). Each file of core/kernels/isa/ defines `const Table& name##_table()` in namespace
+// sg::kernels::SG_ISA.
 #if SG_ISA_X86
-#define SG_ISA_TABLE(Table, name)                             \
-  namespace v2 {                                              \
-  const Table& name##_table();                                \
-  }                                                           \
-  namespace v3 {                                              \
-  const Table& name##_table();                                \
-  }                                                           \
-  namespace v4 {                                              \
-  const Table& name##_table();                                \
-  }                                                           \
-  inline const Table& name() {                                \
-    static const Table& table =                               \
-        active_isa() == Isa::v4   ? v4::name##_table()        \
-        : active_isa() == Isa::v3 ? v3::name##_table()        \
-                                  : v2::name##_table();       \
-    return table;                                             \
+#define SG_ISA_TABLE(Table, name)                                               \
+  namespace v2 {                                                                \
+  const Table& name##_table();                                                  \
+  }                                                                             \
+  namespace v3 {                                                                \
+  const Table& name##_table();                                                  \
+  }                                                                             \
+  namespace v4 {                                                                \
+  const Table& name##_table();                                                  \
+  }                                                                             \
+  inline const Table& name() {                                                  \
+    static const Table& table = active_isa() == Isa::v4   ? v4::name##_table()  \
+                                : active_isa() == Isa::v3 ? v3::name##_table()  \
+                                                          : v2::name##_table(); \
+    return table;                                                               \
   }
 #else
 #define SG_ISA_TABLE(Table, name) \

@@ -32,7 +32,8 @@ std::shared_ptr<Operation> Comm::start(Posting posting, std::shared_ptr<void> ow
     operation->done_ = true;
     return operation;
   }
-  // A transport remembers a bounded number of postings; every rank finishes the same old one before it posts more.
+  // A transport remembers a bounded number of postings; every rank finishes the same old one before
+  // it posts more.
   if (unreleased_.size() >= kWindow) unreleased_[unreleased_.size() - kWindow]->wait();
   posting.sequence = next_++;
   operation->posting_ = posting;
@@ -48,8 +49,8 @@ std::shared_ptr<Operation> Comm::start(Posting posting, std::shared_ptr<void> ow
     unreleased_.pop_front();
   }
   if (stream_ != nullptr)
-    operation->on_stream_ =
-        stream_->enqueue([this, op = operation.get()] { this->finish(*op); });  // unreleased_ keeps it
+    operation->on_stream_ = stream_->enqueue(
+        [this, op = operation.get()] { this->finish(*op); });  // unreleased_ keeps it
   return operation;
 }
 
@@ -81,8 +82,10 @@ void Comm::quiesce() {
 
 void Operation::wait() {
   if (!done_) {
-    if (on_stream_ != nullptr) on_stream_->wait();
-    else comm_->finish(*this);
+    if (on_stream_ != nullptr)
+      on_stream_->wait();
+    else
+      comm_->finish(*this);
     done_ = true;
     // What these hold is freed on the rank's own thread.
     finish_ = nullptr;

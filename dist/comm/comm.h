@@ -1,5 +1,5 @@
-// Comm: this rank's end of a group. It numbers collectives, runs them on an executor and books their traffic. A Comm is
-// handed in, never "the world".
+// Comm: this rank's end of a group. It numbers collectives, runs them on an executor and books
+// their traffic. A Comm is handed in, never "the world".
 #pragma once
 
 #include <deque>
@@ -13,12 +13,14 @@
 
 namespace sg::dist {
 
-/// Who finishes a collective that was started. `inlined`: the rank's own thread, when it waits for it. `thread`: a comm
-/// thread of the rank, which pays only where cores are spare. The bits are the same.
+/// Who finishes a collective that was started. `inlined`: the rank's own thread, when it waits for
+/// it. `thread`: a comm thread of the rank, which pays only where cores are spare. The bits are the
+/// same.
 enum class Executor { inlined, thread };
 
-/// A started collective: the posting is out, finishing it moves the bytes. What was posted must not change until
-/// wait_readers() returns, and is kept alive until then, whatever becomes of the caller.
+/// A started collective: the posting is out, finishing it moves the bytes. What was posted must not
+/// change until wait_readers() returns, and is kept alive until then, whatever becomes of the
+/// caller.
 class Operation final : public Event {
  public:
   void wait() override;
@@ -46,8 +48,9 @@ class Comm {
   int size() const { return transport_->size(); }
   Executor executor() const { return executor_; }
 
-  /// Posts and returns. `owner` keeps the posted bytes alive; `finish` reads the peers' postings by view(); `name` is what
-  /// the ledger books it as, `sent` the bytes this rank sends in all. Nothing is posted or booked in a group of one.
+  /// Posts and returns. `owner` keeps the posted bytes alive; `finish` reads the peers' postings by
+  /// view(); `name` is what the ledger books it as, `sent` the bytes this rank sends in all.
+  /// Nothing is posted or booked in a group of one.
   std::shared_ptr<Operation> start(Posting posting, std::shared_ptr<void> owner,
                                    std::string_view name, std::int64_t sent,
                                    std::function<void(Operation&)> finish);
@@ -57,7 +60,8 @@ class Comm {
   void quiesce();
   /// Collectives that peers may still read from.
   std::size_t unreleased() const { return unreleased_.size(); }
-  /// The end of this rank's program: finishes what it started, then lets peers that wait for more know.
+  /// The end of this rank's program: finishes what it started, then lets peers that wait for more
+  /// know.
   void leave();
   /// Ends the comm thread. What this rank posted stays readable until the Comm is gone.
   void stop() { stream_.reset(); }
@@ -65,7 +69,8 @@ class Comm {
 
  private:
   friend class Operation;
-  static constexpr std::size_t kWindow = Transport::kDepth / 2;  // started but unfinished operations
+  static constexpr std::size_t kWindow =
+      Transport::kDepth / 2;  // started but unfinished operations
   void finish(Operation& operation);
 
   std::unique_ptr<Transport> transport_;

@@ -15,8 +15,8 @@ void pause() {
 
 std::string describe(const Posting& p) {
   return fmt::format("{}{} ({} x {}, collective {})", p.op,
-                     p.unit < 0 ? "" : fmt::format(" of unit {}", p.unit), p.count, name_of(p.dtype),
-                     p.sequence);
+                     p.unit < 0 ? "" : fmt::format(" of unit {}", p.unit), p.count,
+                     name_of(p.dtype), p.sequence);
 }
 
 }  // namespace
@@ -29,7 +29,8 @@ class ThreadTransport final : public Transport {
 
   void post(const Posting& posting) override {
     // The ring bounds how far a rank may run ahead of the slowest reader.
-    if (posting.sequence >= ThreadWorld::kRing) wait_released(posting.sequence - ThreadWorld::kRing);
+    if (posting.sequence >= ThreadWorld::kRing)
+      wait_released(posting.sequence - ThreadWorld::kRing);
     ThreadWorld::Slot& slot = slot_of(rank_, posting.sequence);
     slot.posting = posting;
     slot.posted.store(posting.sequence + 1);
@@ -77,7 +78,8 @@ class ThreadTransport final : public Transport {
       fail("[rank {}] stopped because another rank failed: {}", rank_, world_.cause());
   }
 
-  // The peer (-1: any) that left before it posted `sequence`: it will neither post it nor read this rank's. -1: none.
+  // The peer (-1: any) that left before it posted `sequence`: it will neither post it nor read this
+  // rank's. -1: none.
   int missing_peer(std::uint64_t sequence, int peer) {
     for (int r = 0; r < world_.size_; ++r) {
       if (r == rank_ || (peer >= 0 && r != peer)) continue;
@@ -103,7 +105,8 @@ class ThreadTransport final : public Transport {
     seat.waiting_at.store(sequence);
     seat.waiting_in.store(op);
     std::unique_lock lock(seat.mutex);
-    // Sequentially consistent with the waker: either it sees `asleep`, or this sees what it stored before.
+    // Sequentially consistent with the waker: either it sees `asleep`, or this sees what it stored
+    // before.
     seat.asleep.fetch_add(1);
     int missing = -1;
     const auto awake = [&] {
@@ -121,8 +124,10 @@ class ThreadTransport final : public Transport {
     if (ready()) return;
     seat.waiting_in.store(nullptr);
     if (in_time) check_poison();
-    SG_CHECK(missing < 0, "[{}] rank {} waits for rank {} in collective {}, but rank {} has ended; "
-             "every rank must run the same steps", op, rank_, missing, sequence, missing);
+    SG_CHECK(missing < 0,
+             "[{}] rank {} waits for rank {} in collective {}, but rank {} has ended; "
+             "every rank must run the same steps",
+             op, rank_, missing, sequence, missing);
     fail("[{}] rank {} waited {} ms for {} in collective {}; {}", op, rank_,
          world_.options_.deadline.count(),
          peer >= 0 ? fmt::format("rank {}", peer) : std::string("its readers"), sequence,
@@ -135,9 +140,9 @@ class ThreadTransport final : public Transport {
       if (r == rank_) continue;
       const ThreadWorld::Seat& seat = *world_.seats_[static_cast<std::size_t>(r)];
       const char* in = seat.asleep.load() > 0 ? seat.waiting_in.load() : nullptr;
-      text += in != nullptr
-                  ? fmt::format("rank {} waits in {} of collective {}; ", r, in, seat.waiting_at.load())
-                  : fmt::format("rank {} is in no collective; ", r);
+      text += in != nullptr ? fmt::format("rank {} waits in {} of collective {}; ", r, in,
+                                          seat.waiting_at.load())
+                            : fmt::format("rank {} is in no collective; ", r);
     }
     return text + "every rank must run the same steps";
   }

@@ -15,9 +15,11 @@
 namespace sg::dist {
 
 struct WaitOptions {
-  /// A wait longer than this is an error that names whom it waited for; 0 turns it off (for a debugger).
+  /// A wait longer than this is an error that names whom it waited for; 0 turns it off (for a
+  /// debugger).
   std::chrono::milliseconds deadline = std::chrono::minutes(10);
-  /// Busy waiting before a thread sleeps. Pays only while all threads have a core (20 us then, 0 otherwise).
+  /// Busy waiting before a thread sleeps. Pays only while all threads have a core (20 us then, 0
+  /// otherwise).
   std::chrono::microseconds spin{20};
 };
 
@@ -36,7 +38,7 @@ class ThreadWorld {
   static constexpr std::uint64_t kRing = Transport::kDepth;
 
   struct alignas(64) Slot {
-    std::atomic<std::uint64_t> posted{0};  // sequence + 1
+    std::atomic<std::uint64_t> posted{0};   // sequence + 1
     std::atomic<std::uint64_t> readers{0};  // finish() calls of peers, over all uses of this slot
     Posting posting;
   };
@@ -45,7 +47,8 @@ class ThreadWorld {
     std::atomic<int> asleep{0};  // threads: the rank's own, and its stream's
     std::mutex mutex;
     std::condition_variable wake;
-    std::atomic<const char*> waiting_in{nullptr};  // the collective it is in, for others' error texts
+    std::atomic<const char*> waiting_in{
+        nullptr};  // the collective it is in, for others' error texts
     std::atomic<std::uint64_t> waiting_at{0};
     std::atomic<bool> left{false};
   };

@@ -1,8 +1,10 @@
-// Transport: how a rank reads what its peers have posted. Algorithms (dist/arrows) are written once above it.
+// Transport: how a rank reads what its peers have posted. Algorithms (dist/arrows) are written once
+// above it.
 //
-// A posting is a span of this rank's memory, cut so that peer p reads `bytes` at data + p * stride: stride 0 gives every
-// peer the same bytes (all-gather), stride = shard gives each its own part (reduce-scatter). Postings are numbered; all
-// ranks post the same sequence. Posted memory must not change until wait_released() returns.
+// A posting is a span of this rank's memory, cut so that peer p reads `bytes` at data + p * stride:
+// stride 0 gives every peer the same bytes (all-gather), stride = shard gives each its own part
+// (reduce-scatter). Postings are numbered; all ranks post the same sequence. Posted memory must not
+// change until wait_released() returns.
 #pragma once
 
 #include <cstdint>
@@ -15,13 +17,13 @@ namespace sg::dist {
 /// What travels with every collective, so that ranks that diverge find out.
 struct Posting {
   const char* op = "";
-  int unit = -1;             ///< index of the unit it serves, -1 for none
+  int unit = -1;  ///< index of the unit it serves, -1 for none
   DType dtype = DType::f32;
-  std::int64_t count = 0;    ///< elements that one peer reads
+  std::int64_t count = 0;  ///< elements that one peer reads
   std::uint64_t sequence = 0;
   const char* data = nullptr;
-  std::int64_t stride = 0;   ///< bytes
-  std::int64_t bytes = 0;    ///< that one peer reads
+  std::int64_t stride = 0;  ///< bytes
+  std::int64_t bytes = 0;   ///< that one peer reads
 };
 
 class Transport {
@@ -31,16 +33,19 @@ class Transport {
   virtual int size() const = 0;
   /// Postings that are remembered: how far a rank may be ahead of the slowest reader.
   static constexpr std::uint64_t kDepth = 256;
-  /// Makes a span readable for the peers. Waits until they have finished collective `sequence - kDepth`, for nothing else.
+  /// Makes a span readable for the peers. Waits until they have finished collective `sequence -
+  /// kDepth`, for nothing else.
   virtual void post(const Posting& posting) = 0;
-  /// Waits until `peer` has posted collective `mine.sequence`, checks it against `mine`, and returns the bytes it has for
-  /// this rank. Errors: deadline passed, peer failed, another collective found (both are named).
+  /// Waits until `peer` has posted collective `mine.sequence`, checks it against `mine`, and
+  /// returns the bytes it has for this rank. Errors: deadline passed, peer failed, another
+  /// collective found (both are named).
   virtual const char* view(const Posting& mine, int peer) = 0;
   /// This rank has read all that it needs of collective `sequence`.
   virtual void finish(std::uint64_t sequence) = 0;
   /// Waits until every peer has finished reading what this rank posted in collective `sequence`.
   virtual void wait_released(std::uint64_t sequence) = 0;
-  /// This rank will post no more and has finished what it posted: a wait for more from it is an error at once.
+  /// This rank will post no more and has finished what it posted: a wait for more from it is an
+  /// error at once.
   virtual void leave() = 0;
   /// Tells every peer that this rank failed; their waits throw, naming the first cause.
   virtual void poison(const std::string& cause) = 0;

@@ -1,4 +1,5 @@
-// Convolutions: the reference against six plain loops, and every other algorithm against the reference in double.
+// Convolutions: the reference against six plain loops, and every other algorithm against the
+// reference in double.
 #include "core/conv.h"
 
 #include <gtest/gtest.h>
@@ -19,9 +20,10 @@ struct Case {
 };
 
 std::string describe(const Case& c) {
-  return fmt::format("x {} weight {} stride {} {} padding {} {} dilation {} {} groups {}", c.x, c.weight,
-                     c.options.stride[0], c.options.stride[1], c.options.padding[0], c.options.padding[1],
-                     c.options.dilation[0], c.options.dilation[1], c.options.groups);
+  return fmt::format("x {} weight {} stride {} {} padding {} {} dilation {} {} groups {}", c.x,
+                     c.weight, c.options.stride[0], c.options.stride[1], c.options.padding[0],
+                     c.options.padding[1], c.options.dilation[0], c.options.dilation[1],
+                     c.options.groups);
 }
 
 Tensor random(const Shape& shape, unsigned seed) {
@@ -36,9 +38,12 @@ Tensor random(const Shape& shape, unsigned seed) {
 struct Naive {
   Tensor y, dx, dw, db;
   Naive(const Tensor& x, const Tensor& w, const Tensor& b, const Tensor& dy, const Conv2dOptions& o)
-      : y(Tensor::zeros(dy.shape(), DType::f64)), dx(Tensor::zeros(x.shape(), DType::f64)),
-        dw(Tensor::zeros(w.shape(), DType::f64)), db(Tensor::zeros(b.shape(), DType::f64)) {
-    const auto at = [](const Tensor& t, std::int64_t i, std::int64_t j, std::int64_t k, std::int64_t l) -> double& {
+      : y(Tensor::zeros(dy.shape(), DType::f64)),
+        dx(Tensor::zeros(x.shape(), DType::f64)),
+        dw(Tensor::zeros(w.shape(), DType::f64)),
+        db(Tensor::zeros(b.shape(), DType::f64)) {
+    const auto at = [](const Tensor& t, std::int64_t i, std::int64_t j, std::int64_t k,
+                       std::int64_t l) -> double& {
       const Strides& s = t.strides();
       return t.data<double>()[i * s[0] + j * s[1] + k * s[2] + l * s[3]];
     };
@@ -104,8 +109,9 @@ std::vector<Case> cases() {
 }
 
 std::vector<ConvAlgorithm> algorithms() {
-  std::vector<ConvAlgorithm> list{ConvAlgorithm::automatic, ConvAlgorithm::reference, ConvAlgorithm::direct,
-                                  ConvAlgorithm::pixels, ConvAlgorithm::winograd};
+  std::vector<ConvAlgorithm> list{ConvAlgorithm::automatic, ConvAlgorithm::reference,
+                                  ConvAlgorithm::direct, ConvAlgorithm::pixels,
+                                  ConvAlgorithm::winograd};
 #if SG_ONEDNN
   list.push_back(ConvAlgorithm::onednn);
 #endif
@@ -117,8 +123,9 @@ bool supports(ConvAlgorithm algorithm, const Case& c) {
   if (algorithm == ConvAlgorithm::direct) return o.stride[1] <= 2;
   if (algorithm == ConvAlgorithm::pixels) return o.stride[1] == 1 && o.groups == 1;
   if (algorithm != ConvAlgorithm::winograd) return true;
-  return c.weight[2] == 3 && c.weight[3] == 3 && o.stride[0] * o.stride[1] * o.dilation[0] * o.dilation[1] == 1 &&
-         o.groups == 1 && c.weight[0] % 16 == 0 && c.weight[1] % 16 == 0;
+  return c.weight[2] == 3 && c.weight[3] == 3 &&
+         o.stride[0] * o.stride[1] * o.dilation[0] * o.dilation[1] == 1 && o.groups == 1 &&
+         c.weight[0] % 16 == 0 && c.weight[1] % 16 == 0;
 }
 
 TEST(Conv2d, ReferenceIsTheDefinition) {
@@ -128,7 +135,8 @@ TEST(Conv2d, ReferenceIsTheDefinition) {
     const Tensor dy = random(ops::conv2d_shape(c.x, c.weight, c.options), 4);
     const Naive naive(x, w, b, dy, c.options);
     EXPECT_LT(distance(ops::conv2d(x, w, b, c.options), naive.y), 1e-13);
-    const Tensor dw = Tensor::empty(c.weight, DType::f64), db = Tensor::empty({c.weight[0]}, DType::f64);
+    const Tensor dw = Tensor::empty(c.weight, DType::f64),
+                 db = Tensor::empty({c.weight[0]}, DType::f64);
     const Tensor dx = ops::conv2d_backward(dy, {}, x, w, c.x, c.weight, c.options, {true, dw, db});
     EXPECT_LT(distance(dx, naive.dx), 1e-13);
     EXPECT_LT(distance(dw, naive.dw), 1e-13);
@@ -141,7 +149,8 @@ TEST(Conv2d, EveryAlgorithmAgreesWithTheReference) {
     const Tensor x = random(c.x, 1), w = random(c.weight, 2), b = random({c.weight[0]}, 3);
     const Tensor dy = random(ops::conv2d_shape(c.x, c.weight, c.options), 4);
     const Tensor y = ops::conv2d(x, w, b, c.options);
-    const Tensor dw = Tensor::empty(c.weight, DType::f64), db = Tensor::empty({c.weight[0]}, DType::f64);
+    const Tensor dw = Tensor::empty(c.weight, DType::f64),
+                 db = Tensor::empty({c.weight[0]}, DType::f64);
     const Tensor dx = ops::conv2d_backward(dy, {}, x, w, c.x, c.weight, c.options, {true, dw, db});
     for (const ConvAlgorithm algorithm : algorithms()) {
       if (!supports(algorithm, c)) continue;
@@ -164,7 +173,8 @@ TEST(Conv2d, EveryAlgorithmAgreesWithTheReference) {
   }
 }
 
-// The fused op against its parts, in double: outputs and, where no maximum is a tie or near one, all gradients.
+// The fused op against its parts, in double: outputs and, where no maximum is a tie or near one,
+// all gradients.
 TEST(Conv2d, FusedReluAndMaxPoolAgreeWithTheirParts) {
   const Pool2dOptions pool{.kernel = {2, 2}};
   for (const Case& c : cases()) {
@@ -177,9 +187,10 @@ TEST(Conv2d, FusedReluAndMaxPoolAgreeWithTheirParts) {
     const Tensor y = ops::conv2d(x, w, b, relu);
     const ops::MaxPool parts = ops::max_pool2d(y, pool);
     const Tensor dy = random(parts.output.shape(), 4);
-    const Tensor dw = Tensor::empty(c.weight, DType::f64), db = Tensor::empty({c.weight[0]}, DType::f64);
-    const Tensor dx = ops::conv2d_backward(ops::max_pool2d_backward(dy, parts.index, full, pool), y, x, w, c.x,
-                                           c.weight, relu, {true, dw, db});
+    const Tensor dw = Tensor::empty(c.weight, DType::f64),
+                 db = Tensor::empty({c.weight[0]}, DType::f64);
+    const Tensor dx = ops::conv2d_backward(ops::max_pool2d_backward(dy, parts.index, full, pool), y,
+                                           x, w, c.x, c.weight, relu, {true, dw, db});
     for (const bool last : {false, true}) {
       SCOPED_TRACE(describe(c) + (last ? " channels-last" : ""));
       const auto f32 = [&](const Tensor& t) {
@@ -187,7 +198,8 @@ TEST(Conv2d, FusedReluAndMaxPoolAgreeWithTheirParts) {
         return last && t.dim_count() == 4 ? plain.channels_last() : plain;
       };
       const Tensor fx = f32(x), fw = w.to(DType::f32);
-      const ops::MaxPool fused = ops::conv2d_relu_max_pool2d(fx, fw, b.to(DType::f32), c.options, pool);
+      const ops::MaxPool fused =
+          ops::conv2d_relu_max_pool2d(fx, fw, b.to(DType::f32), c.options, pool);
       EXPECT_LT(distance(fused.output, parts.output), 2e-6);
       const std::vector<std::uint8_t> got = fused.index.to_vector<std::uint8_t>();
       const std::vector<std::uint8_t> expected = parts.index.to_vector<std::uint8_t>();
@@ -197,8 +209,8 @@ TEST(Conv2d, FusedReluAndMaxPoolAgreeWithTheirParts) {
         ASSERT_EQ(got[i], want) << "window " << i;
       }
       const Tensor fdw = Tensor::empty(c.weight), fdb = Tensor::empty({c.weight[0]});
-      const Tensor fdx = ops::conv2d_relu_max_pool2d_backward(f32(dy), fused.index, fx, fw, c.x, c.weight,
-                                                              c.options, pool, {true, fdw, fdb});
+      const Tensor fdx = ops::conv2d_relu_max_pool2d_backward(
+          f32(dy), fused.index, fx, fw, c.x, c.weight, c.options, pool, {true, fdw, fdb});
       EXPECT_LT(distance(fdx, dx), 2e-6);
       EXPECT_LT(distance(fdw, dw), 2e-6);
       EXPECT_LT(distance(fdb, db), 2e-6);

@@ -34,58 +34,63 @@ void check_gather_and_scatter(int ranks, std::int64_t blocks, Executor executor)
         << "the values do not show the order";
   }
 
-  launch_ranks(ranks, [&](Rank& rank) {
-    Comm& comm = current_comm();
-    const auto at = [&](const std::vector<T>& all) {
-      return std::vector<T>(all.begin() + rank.index * shard, all.begin() + (rank.index + 1) * shard);
-    };
-    const auto expect_sum = [&](const Tensor& got, const char* what) {
-      EXPECT_EQ(bits_of<T>(got), bits_of(at(sum))) << what << ", rank " << rank.index;
-    };
-    {  // to a place of its own
-      const Tensor partial = Tensor::from(parts[rank.index], {padded});
-      const Tensor out = Tensor::full({shard}, 42, dtype_of<T>);
-      start_reduce_scatter(comm, 3, partial, out, false).wait_readers();
-      expect_sum(out, "reduce-scatter");
-      EXPECT_EQ(bits_of<T>(partial), bits_of(parts[rank.index])) << "what was posted stays as it is";
-    }
-    {  // in place: only this rank's slice changes
-      const Tensor partial = Tensor::from(parts[rank.index], {padded});
-      const Tensor slice = shard_of(partial, rank.index, ranks);
-      start_reduce_scatter(comm, 3, partial, slice, false).wait_readers();
-      expect_sum(slice, "reduce-scatter in place");
-      std::vector<T> expected = parts[rank.index];
-      std::copy_n(at(sum).begin(), shard, expected.begin() + rank.index * shard);
-      EXPECT_EQ(bits_of<T>(partial), bits_of(expected));
-    }
-    {  // folded onto what is there: ((start + p0) + p1) + ...
-      const Tensor partial = Tensor::from(parts[rank.index], {padded});
-      const Tensor out = Tensor::from(start, {shard});
-      start_reduce_scatter(comm, 3, partial, out, true).wait_readers();
-      std::vector<std::vector<T>> all{start};
-      for (const auto& part : parts) all.push_back(at(part));
-      EXPECT_EQ(bits_of<T>(out), bits_of(rank_order_sum(all))) << "fold, rank " << rank.index;
-    }
-    {  // gather of shards, out of place and in place
-      const Tensor mine = Tensor::from(at(sum), {shard});
-      const Tensor full = Tensor::full({padded}, 42, dtype_of<T>);
-      start_all_gather(comm, 5, mine, full).wait_readers();
-      EXPECT_EQ(bits_of<T>(full), bits_of(sum));
-      const Tensor place = Tensor::full({padded}, 42, dtype_of<T>);
-      shard_of(place, rank.index, ranks).copy_from(mine);
-      start_all_gather(comm, 5, shard_of(place, rank.index, ranks), place).wait_readers();
-      EXPECT_EQ(bits_of<T>(place), bits_of(sum)) << "in place";
-    }
-    // Bytes: (N - 1) times the shard's, each time; nothing where there is nobody to send to.
-    const std::int64_t bytes = (ranks - 1) * shard * static_cast<std::int64_t>(sizeof(T));
-    const Ledger& ledger = rank.ledger();
-    if (ranks == 1) {
-      EXPECT_TRUE(ledger.traffic(Phase::training).empty());
-    } else {
-      EXPECT_EQ(ledger.traffic(Phase::training, "reduce_scatter"), (Traffic{3, 3 * bytes}));
-      EXPECT_EQ(ledger.traffic(Phase::training, "all_gather"), (Traffic{2, 2 * bytes}));
-    }
-  }, {.threads = 1, .executor = executor});
+  launch_ranks(
+      ranks,
+      [&](Rank& rank) {
+        Comm& comm = current_comm();
+        const auto at = [&](const std::vector<T>& all) {
+          return std::vector<T>(all.begin() + rank.index * shard,
+                                all.begin() + (rank.index + 1) * shard);
+        };
+        const auto expect_sum = [&](const Tensor& got, const char* what) {
+          EXPECT_EQ(bits_of<T>(got), bits_of(at(sum))) << what << ", rank " << rank.index;
+        };
+        {  // to a place of its own
+          const Tensor partial = Tensor::from(parts[rank.index], {padded});
+          const Tensor out = Tensor::full({shard}, 42, dtype_of<T>);
+          start_reduce_scatter(comm, 3, partial, out, false).wait_readers();
+          expect_sum(out, "reduce-scatter");
+          EXPECT_EQ(bits_of<T>(partial), bits_of(parts[rank.index]))
+              << "what was posted stays as it is";
+        }
+        {  // in place: only this rank's slice changes
+          const Tensor partial = Tensor::from(parts[rank.index], {padded});
+          const Tensor slice = shard_of(partial, rank.index, ranks);
+          start_reduce_scatter(comm, 3, partial, slice, false).wait_readers();
+          expect_sum(slice, "reduce-scatter in place");
+          std::vector<T> expected = parts[rank.index];
+          std::copy_n(at(sum).begin(), shard, expected.begin() + rank.index * shard);
+          EXPECT_EQ(bits_of<T>(partial), bits_of(expected));
+        }
+        {  // folded onto what is there: ((start + p0) + p1) + ...
+          const Tensor partial = Tensor::from(parts[rank.index], {padded});
+          const Tensor out = Tensor::from(start, {shard});
+          start_reduce_scatter(comm, 3, partial, out, true).wait_readers();
+          std::vector<std::vector<T>> all{start};
+          for (const auto& part : parts) all.push_back(at(part));
+          EXPECT_EQ(bits_of<T>(out), bits_of(rank_order_sum(all))) << "fold, rank " << rank.index;
+        }
+        {  // gather of shards, out of place and in place
+          const Tensor mine = Tensor::from(at(sum), {shard});
+          const Tensor full = Tensor::full({padded}, 42, dtype_of<T>);
+          start_all_gather(comm, 5, mine, full).wait_readers();
+          EXPECT_EQ(bits_of<T>(full), bits_of(sum));
+          const Tensor place = Tensor::full({padded}, 42, dtype_of<T>);
+          shard_of(place, rank.index, ranks).copy_from(mine);
+          start_all_gather(comm, 5, shard_of(place, rank.index, ranks), place).wait_readers();
+          EXPECT_EQ(bits_of<T>(place), bits_of(sum)) << "in place";
+        }
+        // Bytes: (N - 1) times the shard's, each time; nothing where there is nobody to send to.
+        const std::int64_t bytes = (ranks - 1) * shard * static_cast<std::int64_t>(sizeof(T));
+        const Ledger& ledger = rank.ledger();
+        if (ranks == 1) {
+          EXPECT_TRUE(ledger.traffic(Phase::training).empty());
+        } else {
+          EXPECT_EQ(ledger.traffic(Phase::training, "reduce_scatter"), (Traffic{3, 3 * bytes}));
+          EXPECT_EQ(ledger.traffic(Phase::training, "all_gather"), (Traffic{2, 2 * bytes}));
+        }
+      },
+      {.threads = 1, .executor = executor});
 }
 
 class Arrows : public testing::TestWithParam<std::tuple<int, Executor>> {};
@@ -100,20 +105,23 @@ TEST_P(Arrows, SumInRankOrderBitForBit) {
 
 TEST_P(Arrows, ExchangeGivesEverybodysWordsInRankOrder) {
   const auto [ranks, executor] = GetParam();
-  launch_ranks(ranks, [&, n = ranks](Rank& rank) {
-    for (std::uint64_t round = 0; round < 20; ++round) {
-      const std::size_t words = round % 4;
-      std::vector<std::uint64_t> mine, expected;
-      for (std::size_t w = 0; w < words; ++w)
-        mine.push_back(round * 1000 + static_cast<std::uint64_t>(rank.index) * 10 + w);
-      for (int r = 0; r < n; ++r)
-        for (std::size_t w = 0; w < words; ++w)
-          expected.push_back(round * 1000 + static_cast<std::uint64_t>(r) * 10 + w);
-      EXPECT_EQ(exchange(current_comm(), "control", mine), expected);
-    }
-    const Traffic sent = rank.ledger().traffic(Phase::training, "control");
-    EXPECT_EQ(sent, n == 1 ? Traffic{} : (Traffic{20, (n - 1) * 8 * 5 * (0 + 1 + 2 + 3)}));
-  }, {.threads = 1, .executor = executor});
+  launch_ranks(
+      ranks,
+      [&, n = ranks](Rank& rank) {
+        for (std::uint64_t round = 0; round < 20; ++round) {
+          const std::size_t words = round % 4;
+          std::vector<std::uint64_t> mine, expected;
+          for (std::size_t w = 0; w < words; ++w)
+            mine.push_back(round * 1000 + static_cast<std::uint64_t>(rank.index) * 10 + w);
+          for (int r = 0; r < n; ++r)
+            for (std::size_t w = 0; w < words; ++w)
+              expected.push_back(round * 1000 + static_cast<std::uint64_t>(r) * 10 + w);
+          EXPECT_EQ(exchange(current_comm(), "control", mine), expected);
+        }
+        const Traffic sent = rank.ledger().traffic(Phase::training, "control");
+        EXPECT_EQ(sent, n == 1 ? Traffic{} : (Traffic{20, (n - 1) * 8 * 5 * (0 + 1 + 2 + 3)}));
+      },
+      {.threads = 1, .executor = executor});
 }
 
 std::string arrows_name(const testing::TestParamInfo<std::tuple<int, Executor>>& info) {
@@ -128,12 +136,15 @@ TEST(Arrows, ManyThreadsGiveTheBitsOfOne) {
   std::map<int, std::vector<std::vector<std::uint32_t>>> results;
   for (const int threads : {1, 3}) {
     results[threads].resize(2);
-    launch_ranks(2, [&](Rank& rank) {
-      const Tensor partial = Tensor::from(wild_numbers<float>(2 * shard, rank.index), {2 * shard});
-      const Tensor out = Tensor::empty({shard});
-      start_reduce_scatter(current_comm(), 0, partial, out, false).wait_readers();
-      results[threads][static_cast<std::size_t>(rank.index)] = bits_of<float>(out);
-    }, {.threads = threads});
+    launch_ranks(2,
+                 [&](Rank& rank) {
+                   const Tensor partial =
+                       Tensor::from(wild_numbers<float>(2 * shard, rank.index), {2 * shard});
+                   const Tensor out = Tensor::empty({shard});
+                   start_reduce_scatter(current_comm(), 0, partial, out, false).wait_readers();
+                   results[threads][static_cast<std::size_t>(rank.index)] = bits_of<float>(out);
+                 },
+                 {.threads = threads});
   }
   EXPECT_EQ(results[1], results[3]);
 }
@@ -141,7 +152,8 @@ TEST(Arrows, ManyThreadsGiveTheBitsOfOne) {
 TEST(Arrows, SixteenBitSumsAreRefusedByName) {
   const std::string text = error_of([] {
     launch_ranks(2, [](Rank&) {
-      const Tensor partial = Tensor::zeros({128}, DType::bf16), out = Tensor::zeros({64}, DType::bf16);
+      const Tensor partial = Tensor::zeros({128}, DType::bf16),
+                   out = Tensor::zeros({64}, DType::bf16);
       start_reduce_scatter(current_comm(), 0, partial, out, false).get();
     });
   });
@@ -169,31 +181,36 @@ struct Round {
 
 TEST_P(Sequence, HundredsMayBeStartedBeforeTheFirstIsWaitedFor) {
   for (const bool backwards : {false, true}) {
-    launch_ranks(3, [&](Rank&) {
-      constexpr int kRounds = 700;  // the transport remembers 256
-      std::vector<Round> rounds;
-      for (int k = 0; k < kRounds; ++k) rounds.push_back(Round::start(current_comm(), k));
-      for (int i = 0; i < kRounds; ++i) {
-        const int k = backwards ? kRounds - 1 - i : i;
-        rounds[static_cast<std::size_t>(k)].operation.get();
-        rounds[static_cast<std::size_t>(k)].check(k);
-      }
-      for (Round& round : rounds) round.operation.wait_readers();
-      current_comm().quiesce();
-    }, {.threads = 1, .deadline = milliseconds(20'000), .executor = GetParam()});
+    launch_ranks(3,
+                 [&](Rank&) {
+                   constexpr int kRounds = 700;  // the transport remembers 256
+                   std::vector<Round> rounds;
+                   for (int k = 0; k < kRounds; ++k)
+                     rounds.push_back(Round::start(current_comm(), k));
+                   for (int i = 0; i < kRounds; ++i) {
+                     const int k = backwards ? kRounds - 1 - i : i;
+                     rounds[static_cast<std::size_t>(k)].operation.get();
+                     rounds[static_cast<std::size_t>(k)].check(k);
+                   }
+                   for (Round& round : rounds) round.operation.wait_readers();
+                   current_comm().quiesce();
+                 },
+                 {.threads = 1, .deadline = milliseconds(20'000), .executor = GetParam()});
   }
 }
 
 TEST_P(Sequence, EndlessUseNeedsNoQuiesceAndDoesNotGrow) {
   // An evaluation of many batches never changes a parameter, so nothing ever asks for quiet.
-  launch_ranks(2, [&](Rank& rank) {
-    for (int k = 0; k < 3000; ++k) {
-      std::vector<std::uint64_t> mine(64, static_cast<std::uint64_t>(k));
-      exchange(current_comm(), "control", mine);
-    }
-    EXPECT_LE(current_comm().unreleased(), 256u);
-    EXPECT_EQ(rank.ledger().traffic(Phase::training, "control").calls, 3000);
-  }, {.threads = 1, .executor = GetParam()});
+  launch_ranks(2,
+               [&](Rank& rank) {
+                 for (int k = 0; k < 3000; ++k) {
+                   std::vector<std::uint64_t> mine(64, static_cast<std::uint64_t>(k));
+                   exchange(current_comm(), "control", mine);
+                 }
+                 EXPECT_LE(current_comm().unreleased(), 256u);
+                 EXPECT_EQ(rank.ledger().traffic(Phase::training, "control").calls, 3000);
+               },
+               {.threads = 1, .executor = GetParam()});
 }
 
 TEST_P(Sequence, RandomDelaysChangeNoBit) {
@@ -201,35 +218,38 @@ TEST_P(Sequence, RandomDelaysChangeNoBit) {
   for (int trial = 0; trial < 4; ++trial) {
     std::mutex mutex;
     std::map<int, std::vector<std::uint64_t>> results;
-    launch_ranks(4, [&](Rank& rank) {
-      std::mt19937 random(static_cast<unsigned>(trial * 100 + rank.index));
-      const auto dawdle = [&] {
-        if (trial > 0 && random() % 3 == 0)
-          std::this_thread::sleep_for(std::chrono::microseconds(random() % 2000));
-      };
-      Comm& comm = current_comm();
-      const Tensor total = Tensor::zeros({64}, DType::f64);
-      for (int k = 0; k < 40; ++k) {
-        const Tensor partial =
-            Tensor::from(wild_numbers<double>(256, static_cast<std::uint64_t>(k * 10 + rank.index)), {256});
-        dawdle();
-        const auto a = start_reduce_scatter(comm, k, partial, total, k > 0);
-        const Tensor full = Tensor::empty({256}, DType::f64);
-        dawdle();
-        a.get();
-        dawdle();
-        const auto b = start_all_gather(comm, k, total, full);
-        dawdle();
-        b.get();
-        total.copy_from([&] {  // only after everybody has read it
-          b.wait_readers();
-          return shard_of(full, (rank.index + 1) % 4, 4);
-        }());
-        a.wait_readers();
-      }
-      const std::lock_guard lock(mutex);
-      results[rank.index] = bits_of<double>(total);
-    }, {.threads = 1, .executor = GetParam()});
+    launch_ranks(4,
+                 [&](Rank& rank) {
+                   std::mt19937 random(static_cast<unsigned>(trial * 100 + rank.index));
+                   const auto dawdle = [&] {
+                     if (trial > 0 && random() % 3 == 0)
+                       std::this_thread::sleep_for(std::chrono::microseconds(random() % 2000));
+                   };
+                   Comm& comm = current_comm();
+                   const Tensor total = Tensor::zeros({64}, DType::f64);
+                   for (int k = 0; k < 40; ++k) {
+                     const Tensor partial = Tensor::from(
+                         wild_numbers<double>(256, static_cast<std::uint64_t>(k * 10 + rank.index)),
+                         {256});
+                     dawdle();
+                     const auto a = start_reduce_scatter(comm, k, partial, total, k > 0);
+                     const Tensor full = Tensor::empty({256}, DType::f64);
+                     dawdle();
+                     a.get();
+                     dawdle();
+                     const auto b = start_all_gather(comm, k, total, full);
+                     dawdle();
+                     b.get();
+                     total.copy_from([&] {  // only after everybody has read it
+                       b.wait_readers();
+                       return shard_of(full, (rank.index + 1) % 4, 4);
+                     }());
+                     a.wait_readers();
+                   }
+                   const std::lock_guard lock(mutex);
+                   results[rank.index] = bits_of<double>(total);
+                 },
+                 {.threads = 1, .executor = GetParam()});
     std::vector<std::uint64_t> all;
     for (const auto& [rank, bits] : results) all.insert(all.end(), bits.begin(), bits.end());
     if (trial == 0) reference = all;
@@ -239,41 +259,49 @@ TEST_P(Sequence, RandomDelaysChangeNoBit) {
 
 TEST_P(Sequence, PostedMemoryMayChangeOnceReleased) {
   // Rank 1 reads late; what it reads must be what rank 0 had when it posted.
-  launch_ranks(2, [&](Rank& rank) {
-    Comm& comm = current_comm();
-    for (int k = 0; k < 10; ++k) {
-      Round round = Round::start(comm, k);
-      if (rank.index == 1) sleep_ms(3);
-      round.operation.wait_readers();
-      round.mine.fill(-1);
-      round.check(k);
-    }
-  }, {.threads = 1, .executor = GetParam()});
+  launch_ranks(2,
+               [&](Rank& rank) {
+                 Comm& comm = current_comm();
+                 for (int k = 0; k < 10; ++k) {
+                   Round round = Round::start(comm, k);
+                   if (rank.index == 1) sleep_ms(3);
+                   round.operation.wait_readers();
+                   round.mine.fill(-1);
+                   round.check(k);
+                 }
+               },
+               {.threads = 1, .executor = GetParam()});
 }
 
 TEST_P(Sequence, TwoThreadsOfOneRankMayWaitAtOnce) {
-  // Rank 0's own thread waits for its reader while its comm thread waits for the next collective: the news for one must
-  // not be lost to the other. Rank 1 finishes the first 60 ms late, and posts the second 60 ms after that.
-  const double seconds = seconds_of([&] { launch_ranks(2, [&](Rank& rank) {
-    Comm& comm = current_comm();
-    const Tensor mine = Tensor::full({64}, rank.index);
-    Posting posting{.op = "slow", .count = 64};
-    posting.data = static_cast<const char*>(mine.raw_data());
-    posting.bytes = mine.bytes();
-    const auto slow = comm.start(posting, mine.storage(), "slow", mine.bytes(), [&](Operation& operation) {
-      if (rank.index == 1) sleep_ms(60);
-      comm.view(operation, 1 - rank.index);
-    });
-    if (rank.index == 1) {
-      slow->wait();
-      sleep_ms(60);
-    }
-    const Round next = Round::start(comm, 1);
-    slow->wait_readers();
-    next.operation.get();
-    next.check(1);
-    comm.quiesce();
-  }, {.threads = 1, .deadline = milliseconds(5'000), .executor = GetParam()}); });
+  // Rank 0's own thread waits for its reader while its comm thread waits for the next collective:
+  // the news for one must not be lost to the other. Rank 1 finishes the first 60 ms late, and posts
+  // the second 60 ms after that.
+  const double seconds = seconds_of([&] {
+    launch_ranks(2,
+                 [&](Rank& rank) {
+                   Comm& comm = current_comm();
+                   const Tensor mine = Tensor::full({64}, rank.index);
+                   Posting posting{.op = "slow", .count = 64};
+                   posting.data = static_cast<const char*>(mine.raw_data());
+                   posting.bytes = mine.bytes();
+                   const auto slow = comm.start(posting, mine.storage(), "slow", mine.bytes(),
+                                                [&](Operation& operation) {
+                                                  if (rank.index == 1) sleep_ms(60);
+                                                  comm.view(operation, 1 - rank.index);
+                                                });
+                   if (rank.index == 1) {
+                     slow->wait();
+                     sleep_ms(60);
+                   }
+                   const Round next = Round::start(comm, 1);
+                   slow->wait_readers();
+                   next.operation.get();
+                   next.check(1);
+                   comm.quiesce();
+                 },
+                 {.threads = 1, .deadline = milliseconds(5'000), .executor = GetParam()});
+  });
   EXPECT_LT(seconds, 2);
 }
 
@@ -289,7 +317,8 @@ struct Mismatch {
 };
 
 void gather(Comm& comm, int unit, DType dtype, std::int64_t count) {
-  const Tensor mine = Tensor::zeros({count}, dtype), full = Tensor::zeros({count * comm.size()}, dtype);
+  const Tensor mine = Tensor::zeros({count}, dtype),
+               full = Tensor::zeros({count * comm.size()}, dtype);
   start_all_gather(comm, unit, mine, full).get();
 }
 void scatter(Comm& comm, int unit, std::int64_t count) {
@@ -300,13 +329,20 @@ void scatter(Comm& comm, int unit, std::int64_t count) {
 TEST(Diverged, BothSidesAreNamedOnBothRanks) {
   const Mismatch cases[] = {
       {"op", [](Comm& c) { gather(c, 4, DType::f32, 64); }, [](Comm& c) { scatter(c, 4, 64); },
-       "all_gather of unit 4 (64 x f32, collective 1)", "reduce_scatter of unit 4 (64 x f32, collective 1)"},
-      {"count", [](Comm& c) { gather(c, 4, DType::f32, 64); }, [](Comm& c) { gather(c, 4, DType::f32, 128); },
-       "all_gather of unit 4 (64 x f32, collective 1)", "all_gather of unit 4 (128 x f32, collective 1)"},
-      {"dtype", [](Comm& c) { gather(c, 4, DType::f32, 64); }, [](Comm& c) { gather(c, 4, DType::f64, 64); },
-       "all_gather of unit 4 (64 x f32, collective 1)", "all_gather of unit 4 (64 x f64, collective 1)"},
-      {"unit", [](Comm& c) { gather(c, 4, DType::f32, 64); }, [](Comm& c) { gather(c, 7, DType::f32, 64); },
-       "all_gather of unit 4 (64 x f32, collective 1)", "all_gather of unit 7 (64 x f32, collective 1)"},
+       "all_gather of unit 4 (64 x f32, collective 1)",
+       "reduce_scatter of unit 4 (64 x f32, collective 1)"},
+      {"count", [](Comm& c) { gather(c, 4, DType::f32, 64); },
+       [](Comm& c) { gather(c, 4, DType::f32, 128); },
+       "all_gather of unit 4 (64 x f32, collective 1)",
+       "all_gather of unit 4 (128 x f32, collective 1)"},
+      {"dtype", [](Comm& c) { gather(c, 4, DType::f32, 64); },
+       [](Comm& c) { gather(c, 4, DType::f64, 64); },
+       "all_gather of unit 4 (64 x f32, collective 1)",
+       "all_gather of unit 4 (64 x f64, collective 1)"},
+      {"unit", [](Comm& c) { gather(c, 4, DType::f32, 64); },
+       [](Comm& c) { gather(c, 7, DType::f32, 64); },
+       "all_gather of unit 4 (64 x f32, collective 1)",
+       "all_gather of unit 7 (64 x f32, collective 1)"},
       {"words", [](Comm& c) { exchange(c, "control", std::vector<std::uint64_t>(2)); },
        [](Comm& c) { exchange(c, "control", std::vector<std::uint64_t>(3)); },
        "exchange (2 x i64, collective 1)", "exchange (3 x i64, collective 1)"},
@@ -342,25 +378,29 @@ TEST_P(Failure, TheOthersStopSoonAndTheFirstCauseIsNamed) {
     std::string text;
     const double seconds = seconds_of([&] {
       text = error_of([&] {
-        launch_ranks(4, [&](Rank& rank) {
-          try {
-            for (std::uint64_t k = 0;; ++k) {
-              exchange(current_comm(), "control", {&k, 1});
-              if (rank.index == culprit && k == 50) fail("[test] the disk is full");
-            }
-          } catch (const Error& e) {
-            ++stopped;
-            if (rank.index != culprit) {
-              const std::lock_guard lock(mutex);
-              others = e.what();
-            }
-            throw;
-          }
-        }, {.threads = 1, .executor = GetParam()});
+        launch_ranks(4,
+                     [&](Rank& rank) {
+                       try {
+                         for (std::uint64_t k = 0;; ++k) {
+                           exchange(current_comm(), "control", {&k, 1});
+                           if (rank.index == culprit && k == 50) fail("[test] the disk is full");
+                         }
+                       } catch (const Error& e) {
+                         ++stopped;
+                         if (rank.index != culprit) {
+                           const std::lock_guard lock(mutex);
+                           others = e.what();
+                         }
+                         throw;
+                       }
+                     },
+                     {.threads = 1, .executor = GetParam()});
       });
     });
     EXPECT_EQ(text, fmt::format("[rank {}] [test] the disk is full", culprit));
-    EXPECT_HAS(others, fmt::format("stopped because another rank failed: rank {}: [test] the disk is full", culprit));
+    EXPECT_HAS(others,
+               fmt::format("stopped because another rank failed: rank {}: [test] the disk is full",
+                           culprit));
     EXPECT_EQ(stopped, 4);
     EXPECT_LT(seconds, 2);
   }
@@ -369,13 +409,15 @@ TEST_P(Failure, TheOthersStopSoonAndTheFirstCauseIsNamed) {
 TEST_P(Failure, ExceptionsOfAnyTypeStopTheOthers) {
   for (const int kind : {0, 1}) {
     const auto run = [&] {
-      launch_ranks(3, [&](Rank& rank) {
-        if (rank.index == 1) {
-          if (kind == 0) throw std::out_of_range("no such sample");
-          throw 42;
-        }
-        exchange(current_comm(), "control", {});
-      }, {.threads = 1, .executor = GetParam()});
+      launch_ranks(3,
+                   [&](Rank& rank) {
+                     if (rank.index == 1) {
+                       if (kind == 0) throw std::out_of_range("no such sample");
+                       throw 42;
+                     }
+                     exchange(current_comm(), "control", {});
+                   },
+                   {.threads = 1, .executor = GetParam()});
     };
     if (kind == 0) {
       EXPECT_EQ(error_of(run), "[rank 1] no such sample");
@@ -388,14 +430,17 @@ TEST_P(Failure, ExceptionsOfAnyTypeStopTheOthers) {
 TEST_P(Failure, AnErrorInsideACollectiveReachesTheCaller) {
   // In a comm thread it must not end the process.
   const std::string text = error_of([&] {
-    launch_ranks(2, [&](Rank& rank) {
-      const auto operation = current_comm().start({.op = "odd"}, nullptr, "odd", 0, [&](Operation&) {
-        if (rank.index == 0) fail("[test] odd data");
-      });
-      sleep_ms(5);
-      operation->wait();
-      if (rank.index == 1) exchange(current_comm(), "control", {});
-    }, {.threads = 1, .executor = GetParam()});
+    launch_ranks(2,
+                 [&](Rank& rank) {
+                   const auto operation =
+                       current_comm().start({.op = "odd"}, nullptr, "odd", 0, [&](Operation&) {
+                         if (rank.index == 0) fail("[test] odd data");
+                       });
+                   sleep_ms(5);
+                   operation->wait();
+                   if (rank.index == 1) exchange(current_comm(), "control", {});
+                 },
+                 {.threads = 1, .executor = GetParam()});
   });
   EXPECT_EQ(text, "[rank 0] [test] odd data");
 }
@@ -426,10 +471,12 @@ TEST_P(Failure, DeadlineOfALaunchStopsAllRanks) {
   std::string text;
   const double seconds = seconds_of([&] {
     text = error_of([&] {
-      launch_ranks(3, [&](Rank& rank) {
-        if (rank.index == 1) sleep_ms(800);
-        exchange(current_comm(), "control", {});
-      }, {.threads = 1, .deadline = milliseconds(200), .executor = GetParam()});
+      launch_ranks(3,
+                   [&](Rank& rank) {
+                     if (rank.index == 1) sleep_ms(800);
+                     exchange(current_comm(), "control", {});
+                   },
+                   {.threads = 1, .deadline = milliseconds(200), .executor = GetParam()});
     });
   });
   EXPECT_HAS(text, "waited 200 ms for rank 1 in collective 0");
@@ -441,11 +488,13 @@ TEST_P(Failure, ARankThatEndedIsNotWaitedFor) {
   std::string text;
   const double seconds = seconds_of([&] {
     text = error_of([&] {
-      launch_ranks(3, [&](Rank& rank) {
-        exchange(current_comm(), "control", {});
-        if (rank.index == 1) return;
-        gather(current_comm(), 2, DType::f32, 64);
-      }, {.threads = 1, .executor = GetParam()});
+      launch_ranks(3,
+                   [&](Rank& rank) {
+                     exchange(current_comm(), "control", {});
+                     if (rank.index == 1) return;
+                     gather(current_comm(), 2, DType::f32, 64);
+                   },
+                   {.threads = 1, .executor = GetParam()});
     });
   });
   EXPECT_HAS(text, "[all_gather] rank ");
@@ -456,19 +505,22 @@ TEST_P(Failure, ARankThatEndedIsNotWaitedFor) {
 TEST_P(Failure, ARankThatEndsWithUnfinishedCollectivesHoldsUpNobody) {
   // Started, never waited for, and posted from memory that is long gone when the others read it.
   const double seconds = seconds_of([&] {
-    launch_ranks(3, [&](Rank& rank) {
-      Round round = Round::start(current_comm(), 0);
-      if (rank.index == 1) return;
-      sleep_ms(30);
-      round.operation.get();
-      round.check(0);
-    }, {.threads = 1, .executor = GetParam()});
+    launch_ranks(3,
+                 [&](Rank& rank) {
+                   Round round = Round::start(current_comm(), 0);
+                   if (rank.index == 1) return;
+                   sleep_ms(30);
+                   round.operation.get();
+                   round.check(0);
+                 },
+                 {.threads = 1, .executor = GetParam()});
   });
   EXPECT_LT(seconds, 2);
 }
 
 TEST_P(Failure, WhatAFailedRankPostedStaysReadable) {
-  // Rank 0 fails and leaves while rank 1 has not yet read what it posted. Address sanitizer watches.
+  // Rank 0 fails and leaves while rank 1 has not yet read what it posted. Address sanitizer
+  // watches.
   LooseGroup group(2, GetParam());
   const auto errors = group.run([&](Comm& comm) {
     Ready<Tensor> operation;
@@ -492,24 +544,29 @@ INSTANTIATE_TEST_SUITE_P(All, Failure, testing::ValuesIn(kExecutors),
 // ---- launching
 
 TEST(Launch, RefusesNoRanksAndNegativeThreads) {
-  EXPECT_EQ(error_of([] { launch_ranks(0, [](Rank&) {}); }), "[launch] needs at least 1 rank, got 0");
-  EXPECT_EQ(error_of([] { launch_ranks(-3, [](Rank&) {}); }), "[launch] needs at least 1 rank, got -3");
-  EXPECT_HAS(error_of([] { launch_ranks(1, [](Rank&) {}, {.threads = -1}); }), "[launch] threads a rank");
+  EXPECT_EQ(error_of([] { launch_ranks(0, [](Rank&) {}); }),
+            "[launch] needs at least 1 rank, got 0");
+  EXPECT_EQ(error_of([] { launch_ranks(-3, [](Rank&) {}); }),
+            "[launch] needs at least 1 rank, got -3");
+  EXPECT_HAS(error_of([] { launch_ranks(1, [](Rank&) {}, {.threads = -1}); }),
+             "[launch] threads a rank");
 }
 
 TEST(Launch, GivesEveryRankItsContext) {
   std::mutex mutex;
   std::vector<int> seen;
-  launch_ranks(4, [&](Rank& rank) {
-    EXPECT_EQ(&rank, &current_rank());
-    EXPECT_EQ(rank.world_size, 4);
-    EXPECT_EQ(rank.threads, 3);
-    EXPECT_EQ(rank.seed, 17u);
-    EXPECT_EQ(current_comm().rank(), rank.index);
-    EXPECT_EQ(current_comm().size(), 4);
-    const std::lock_guard lock(mutex);
-    seen.push_back(rank.index);
-  }, {.threads = 3, .seed = 17});
+  launch_ranks(4,
+               [&](Rank& rank) {
+                 EXPECT_EQ(&rank, &current_rank());
+                 EXPECT_EQ(rank.world_size, 4);
+                 EXPECT_EQ(rank.threads, 3);
+                 EXPECT_EQ(rank.seed, 17u);
+                 EXPECT_EQ(current_comm().rank(), rank.index);
+                 EXPECT_EQ(current_comm().size(), 4);
+                 const std::lock_guard lock(mutex);
+                 seen.push_back(rank.index);
+               },
+               {.threads = 3, .seed = 17});
   std::sort(seen.begin(), seen.end());
   EXPECT_EQ(seen, (std::vector<int>{0, 1, 2, 3}));
 }
@@ -523,14 +580,18 @@ TEST(Launch, OutsideOfOneThereIsAGroupOfOne) {
 TEST(Launch, TwoGroupsRunInOneProcess) {
   // Each from a thread of its own, with different numbers of ranks, at the same time.
   const auto train = [](int ranks, int rounds) {
-    launch_ranks(ranks, [&](Rank& rank) {
-      for (int k = 0; k < rounds; ++k) {
-        const std::uint64_t mine = static_cast<std::uint64_t>(rank.index + k);
-        std::uint64_t sum = 0;
-        for (const std::uint64_t word : exchange(current_comm(), "control", {&mine, 1})) sum += word;
-        ASSERT_EQ(sum, static_cast<std::uint64_t>(ranks * (ranks - 1) / 2 + ranks * k));
-      }
-    }, {.threads = 1});
+    launch_ranks(
+        ranks,
+        [&](Rank& rank) {
+          for (int k = 0; k < rounds; ++k) {
+            const std::uint64_t mine = static_cast<std::uint64_t>(rank.index + k);
+            std::uint64_t sum = 0;
+            for (const std::uint64_t word : exchange(current_comm(), "control", {&mine, 1}))
+              sum += word;
+            ASSERT_EQ(sum, static_cast<std::uint64_t>(ranks * (ranks - 1) / 2 + ranks * k));
+          }
+        },
+        {.threads = 1});
   };
   std::thread other([&] { train(3, 300); });
   train(2, 300);
@@ -538,38 +599,47 @@ TEST(Launch, TwoGroupsRunInOneProcess) {
 }
 
 TEST(Launch, GroupsNest) {
-  // A rank launches a group of its own and is itself again afterwards; groups within groups are handed in.
-  launch_ranks(2, [&](Rank& outer) {
-    std::atomic<int> inner{0};
-    launch_ranks(2, [&](Rank& rank) {
-      EXPECT_EQ(current_comm().size(), 2);
-      exchange(current_comm(), "control", {});
-      inner += 1 + rank.index;
-    }, {.threads = 1});
-    EXPECT_EQ(inner, 3);
-    EXPECT_EQ(&outer, &current_rank());
-    EXPECT_EQ(current_comm().rank(), outer.index);
-    exchange(current_comm(), "control", {});
-  }, {.threads = 1});
+  // A rank launches a group of its own and is itself again afterwards; groups within groups are
+  // handed in.
+  launch_ranks(2,
+               [&](Rank& outer) {
+                 std::atomic<int> inner{0};
+                 launch_ranks(2,
+                              [&](Rank& rank) {
+                                EXPECT_EQ(current_comm().size(), 2);
+                                exchange(current_comm(), "control", {});
+                                inner += 1 + rank.index;
+                              },
+                              {.threads = 1});
+                 EXPECT_EQ(inner, 3);
+                 EXPECT_EQ(&outer, &current_rank());
+                 EXPECT_EQ(current_comm().rank(), outer.index);
+                 exchange(current_comm(), "control", {});
+               },
+               {.threads = 1});
 }
 
 TEST(Launch, ARankMayBelongToTwoGroups) {
   // Rows and columns of a 2 x 2 grid, each with a board of its own.
   ThreadWorld rows[2] = {{2, {}}, {2, {}}}, columns[2] = {{2, {}}, {2, {}}};
-  launch_ranks(4, [&](Rank& rank) {
-    const int row = rank.index / 2, column = rank.index % 2;
-    Comm in_row(rows[row].transport(column), Executor::inlined);
-    Comm in_column(columns[column].transport(row), Executor::inlined);
-    for (int k = 0; k < 50; ++k) {
-      const auto mine = static_cast<std::uint64_t>(rank.index);
-      const auto n = static_cast<std::uint64_t>(2 * row);
-      EXPECT_EQ(exchange(in_row, "control", {&mine, 1}), (std::vector<std::uint64_t>{n, n + 1}));
-      const auto c = static_cast<std::uint64_t>(column);
-      EXPECT_EQ(exchange(in_column, "control", {&mine, 1}), (std::vector<std::uint64_t>{c, c + 2}));
-    }
-    in_row.quiesce();
-    in_column.quiesce();
-  }, {.threads = 1});
+  launch_ranks(4,
+               [&](Rank& rank) {
+                 const int row = rank.index / 2, column = rank.index % 2;
+                 Comm in_row(rows[row].transport(column), Executor::inlined);
+                 Comm in_column(columns[column].transport(row), Executor::inlined);
+                 for (int k = 0; k < 50; ++k) {
+                   const auto mine = static_cast<std::uint64_t>(rank.index);
+                   const auto n = static_cast<std::uint64_t>(2 * row);
+                   EXPECT_EQ(exchange(in_row, "control", {&mine, 1}),
+                             (std::vector<std::uint64_t>{n, n + 1}));
+                   const auto c = static_cast<std::uint64_t>(column);
+                   EXPECT_EQ(exchange(in_column, "control", {&mine, 1}),
+                             (std::vector<std::uint64_t>{c, c + 2}));
+                 }
+                 in_row.quiesce();
+                 in_column.quiesce();
+               },
+               {.threads = 1});
 }
 
 }  // namespace

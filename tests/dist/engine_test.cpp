@@ -1,4 +1,5 @@
-// The core of the claims: every plan trains the same, to the last bit where the design says so, and as a plain loop does.
+// The core of the claims: every plan trains the same, to the last bit where the design says so, and
+// as a plain loop does.
 #include "tests/dist/training.h"
 
 namespace sg::dist {
@@ -15,7 +16,8 @@ void check_plans(const TestNet& net, Training t, const Outcome& reference) {
     const Outcome& out = outcomes[plan] = train(net, t);
     for (int r = 0; r < t.ranks; ++r)
       EXPECT_TRUE(out.reports[static_cast<std::size_t>(r)].matches())
-          << "rank " << r << "\n" << out.reports[static_cast<std::size_t>(r)].text();
+          << "rank " << r << "\n"
+          << out.reports[static_cast<std::size_t>(r)].text();
   }
   SCOPED_TRACE(net.name + " " + to_string(t));
   EXPECT_EQ(outcomes["ddp"].difference(outcomes["zero1"]), "") << "ddp and zero1";
@@ -65,7 +67,11 @@ TEST_P(Bits, EqualWithEveryOption) {
 TEST_P(Bits, EqualInF64AndToAPlainLoopWithin1e9) {
   for (const char* optimizer : {"momentum", "adam", "adamw"}) {
     for (const double clip : {0.0, 0.2}) {
-      Training t{.ranks = 3, .accumulate = 2, .dtype = DType::f64, .optimizer = optimizer, .clip_norm = clip,
+      Training t{.ranks = 3,
+                 .accumulate = 2,
+                 .dtype = DType::f64,
+                 .optimizer = optimizer,
+                 .clip_norm = clip,
                  .schedule = optim::Schedule::cosine(5, 2)};
       const Outcome plain = train_plainly(GetParam(), t);
       for (const char* plan : kPlanNames) {
@@ -80,7 +86,8 @@ TEST_P(Bits, EqualInF64AndToAPlainLoopWithin1e9) {
 TEST_P(Bits, EqualWhenRepeated) {
   for (const Executor executor : kExecutors) {
     for (const char* plan : {"zero1", "zero3"}) {
-      const Training t{.plan = plan, .ranks = 4, .accumulate = 2, .clip_norm = 0.3, .executor = executor};
+      const Training t{
+          .plan = plan, .ranks = 4, .accumulate = 2, .clip_norm = 0.3, .executor = executor};
       EXPECT_EQ(train(GetParam(), t).difference(train(GetParam(), t)), "") << to_string(t);
     }
   }
@@ -110,7 +117,10 @@ TEST_P(SlowBits, EqualOverTheWholeMatrix) {
       for (const char* optimizer : {"momentum", "adam", "adamw"})
         for (const double clip : {0.0, 0.2})
           for (const DType dtype : {DType::f32, DType::f64}) {
-            Training t{.ranks = ranks, .accumulate = accumulate, .dtype = dtype, .optimizer = optimizer,
+            Training t{.ranks = ranks,
+                       .accumulate = accumulate,
+                       .dtype = dtype,
+                       .optimizer = optimizer,
                        .clip_norm = clip};
             const Outcome reference = train(GetParam(), one_rank(t));
             for (const bool prefetch : {true, false})

@@ -13,7 +13,8 @@ namespace sg::dist {
 
 /// Numbers in [-1, 1) by (stream, sample, element): the same however a batch is cut.
 inline double sample_value(std::uint64_t stream, std::int64_t sample, std::int64_t element) {
-  const auto words = philox(stream, static_cast<std::uint64_t>(sample), static_cast<std::uint64_t>(element));
+  const auto words =
+      philox(stream, static_cast<std::uint64_t>(sample), static_cast<std::uint64_t>(element));
   return 2 * uniform_double(words[0], words[1]) - 1;
 }
 
@@ -32,10 +33,11 @@ inline Tensor sample_rows(std::uint64_t stream, std::int64_t first, std::int64_t
 struct TestNet {
   std::string name;
   std::function<nn::ModulePtr()> make;
-  Shape input;                  ///< of one sample
-  std::int64_t outputs = 3;     ///< of one sample
-  bool indices = false;         ///< the input is of indices below 11
-  bool batch_statistics = false;  ///< the mean over micro-batches is another function than the whole batch
+  Shape input;               ///< of one sample
+  std::int64_t outputs = 3;  ///< of one sample
+  bool indices = false;      ///< the input is of indices below 11
+  bool batch_statistics =
+      false;  ///< the mean over micro-batches is another function than the whole batch
 
   /// Inputs and targets of samples [first, first + count) of a step.
   std::pair<Tensor, Tensor> batch(std::int64_t step, std::int64_t first, std::int64_t count,
@@ -53,7 +55,8 @@ struct TestNet {
 
 inline void PrintTo(const TestNet& net, std::ostream* out) { *out << net.name; }
 
-/// y = x w^T + b by two tied layers around one of their own; the second is the transpose of an embedding.
+/// y = x w^T + b by two tied layers around one of their own; the second is the transpose of an
+/// embedding.
 struct TiedEmbedding : nn::Module {
   nn::Embedding embed = child("embed", nn::Embedding(11, 6));
   nn::Linear fc = child("fc", nn::Linear(6, 6));
@@ -79,9 +82,7 @@ struct Frozen : nn::Module {
     between.requires_grad_(false);
     two.bias.requires_grad_(false);
   }
-  Var forward(const Var& x) override {
-    return two(tanh(between(tanh(one(relu(before(x)))))));
-  }
+  Var forward(const Var& x) override { return two(tanh(between(tanh(one(relu(before(x))))))); }
 };
 
 struct Unused : nn::Module {
@@ -140,15 +141,17 @@ struct MixedDtypes : nn::Module {
 };
 
 inline nn::Sequential checkpointed(int segments) {
-  auto net = nn::sequential(nn::Linear(6, 10), nn::ReLU(), nn::Dropout(0.25), nn::Linear(10, 8), nn::Tanh(),
-                            nn::Linear(8, 8), nn::Tanh(), nn::Dropout(0.5), nn::Linear(8, 3));
+  auto net =
+      nn::sequential(nn::Linear(6, 10), nn::ReLU(), nn::Dropout(0.25), nn::Linear(10, 8),
+                     nn::Tanh(), nn::Linear(8, 8), nn::Tanh(), nn::Dropout(0.5), nn::Linear(8, 3));
   net.checkpoint(segments);
   return net;
 }
 
 inline nn::Sequential small_convnet() {
-  return nn::sequential(nn::Conv2d(2, 3, 3, {.padding = 1, .bias = false}), nn::BatchNorm2d(3), nn::ReLU(), nn::MaxPool2d(2),
-                        nn::Dropout(0.3), nn::Conv2d(3, 5, 3), nn::ReLU(), nn::Flatten(), nn::Linear(5, 3));
+  return nn::sequential(nn::Conv2d(2, 3, 3, {.padding = 1, .bias = false}), nn::BatchNorm2d(3),
+                        nn::ReLU(), nn::MaxPool2d(2), nn::Dropout(0.3), nn::Conv2d(3, 5, 3),
+                        nn::ReLU(), nn::Flatten(), nn::Linear(5, 3));
 }
 
 template <class M>
@@ -160,8 +163,8 @@ inline const std::vector<TestNet>& test_nets() {
   static const std::vector<TestNet> nets = {
       {"mlp",
        [] {
-         return nn::share(nn::sequential(nn::Linear(7, 13), nn::ReLU(), nn::Linear(13, 5, false), nn::Tanh(),
-                                         nn::Linear(5, 3)));
+         return nn::share(nn::sequential(nn::Linear(7, 13), nn::ReLU(), nn::Linear(13, 5, false),
+                                         nn::Tanh(), nn::Linear(5, 3)));
        },
        {7}},
       {"convnet", [] { return nn::share(small_convnet()); }, {2, 6, 6}, 3, false, true},

@@ -33,17 +33,21 @@ TEST(Plan, RowsOfTheTable) {
 }
 
 TEST(Plan, UnknownNamesAreAnsweredWithTheNearest) {
-  const std::pair<const char*, const char*> cases[] = {
-      {"zero", "zero1"}, {"zeor3", "zero3"}, {"Zero2", "zero2"}, {"dpp", "ddp"}, {"zero3+cpu", "zero3"}};
+  const std::pair<const char*, const char*> cases[] = {{"zero", "zero1"},
+                                                       {"zeor3", "zero3"},
+                                                       {"Zero2", "zero2"},
+                                                       {"dpp", "ddp"},
+                                                       {"zero3+cpu", "zero3"}};
   for (const auto& [name, nearest] : cases)
-    EXPECT_EQ(error_of([&, n = name] { find_plan(n); }),
-              fmt::format("[plan] there is no plan '{}'; did you mean {}? (plans: ddp, zero1, zero2, zero3)", name,
-                          nearest));
+    EXPECT_EQ(
+        error_of([&, n = name] { find_plan(n); }),
+        fmt::format(
+            "[plan] there is no plan '{}'; did you mean {}? (plans: ddp, zero1, zero2, zero3)",
+            name, nearest));
   EXPECT_HAS(error_of([] { find_plan("4"); }), "there is no plan '4'");
   EXPECT_HAS(error_of([] { find_plan(""); }), "there is no plan ''");
-  EXPECT_HAS(error_of([] {
-    initialize(nn::Linear(2, 2), optim::adam(), {.plan = "zerro2"});
-  }), "did you mean zero2?");
+  EXPECT_HAS(error_of([] { initialize(nn::Linear(2, 2), optim::adam(), {.plan = "zerro2"}); }),
+             "did you mean zero2?");
 }
 
 // ---- units
@@ -56,7 +60,8 @@ struct Declared : nn::Module {
 };
 
 // The properties that everything else relies on.
-void check_layout(const std::vector<nn::NamedParameter>& parameters, int ranks, std::int64_t target) {
+void check_layout(const std::vector<nn::NamedParameter>& parameters, int ranks,
+                  std::int64_t target) {
   const std::vector<UnitLayout> units = make_units(parameters, ranks, target);
   const std::vector<UnitLayout> alone = make_units(parameters, 1, target);
   std::int64_t total = 0;
@@ -86,7 +91,8 @@ void check_layout(const std::vector<nn::NamedParameter>& parameters, int ranks, 
       elements += segment.length;
     }
     ASSERT_EQ(unit.elements, elements);
-    ASSERT_LT(unit.padded - std::max<std::int64_t>(end, 1), ranks * kBlock) << "no more padding than needed";
+    ASSERT_LT(unit.padded - std::max<std::int64_t>(end, 1), ranks * kBlock)
+        << "no more padding than needed";
     ASSERT_EQ(unit.count(Layout::shard, ranks) * ranks, unit.count(Layout::full, ranks));
     if (unit.name.find(" .. ") != std::string::npos) {
       ASSERT_LE(unit.elements, limit) << "merged: " << unit.name;
@@ -120,7 +126,8 @@ TEST(Units, PropertiesOfRandomModels) {
 TEST(Units, LayersAreKeptWholeAndNeighboursMerged) {
   Declared model;
   std::vector<std::unique_ptr<Declared>> layers;
-  const auto layer = [&](const std::string& name, std::int64_t weight, std::int64_t bias) -> Declared& {
+  const auto layer = [&](const std::string& name, std::int64_t weight,
+                         std::int64_t bias) -> Declared& {
     layers.push_back(std::make_unique<Declared>());
     layers.back()->add("weight", {weight});
     layers.back()->add("bias", {bias});
@@ -137,20 +144,24 @@ TEST(Units, LayersAreKeptWholeAndNeighboursMerged) {
       text += fmt::format("{}({}) ", unit.name, unit.padded);
     return text;
   };
-  // a: 100 at 0, 10 at 128 -> 138 -> 256. b: 200, 10 at 256 -> 266 -> 384. c: 30, 1 at 64 -> 128. d: 500, 10 at 512 -> 640.
+  // a: 100 at 0, 10 at 128 -> 138 -> 256. b: 200, 10 at 256 -> 266 -> 384. c: 30, 1 at 64 -> 128.
+  // d: 500, 10 at 512 -> 640.
   EXPECT_EQ(names(1), "a(256) b(384) c(128) d(640) ");
   EXPECT_EQ(names(0), "a(256) b(384) c(128) d(640) ") << "a twentieth of 861 is 43";
-  // b: a's, then 200 at 192, 10 at 448 -> 458 -> 512. c: 30 at 512 (after 458), 1 at 576 -> 577 -> 640.
+  // b: a's, then 200 at 192, 10 at 448 -> 458 -> 512. c: 30 at 512 (after 458), 1 at 576 -> 577 ->
+  // 640.
   EXPECT_EQ(names(320), "a .. b(512) c(128) d(640) ");
   EXPECT_EQ(names(351), "a .. c(640) d(640) ");
   EXPECT_EQ(make_units(model.named_parameters(), 2, 1'000'000).size(), 1u);
   model.parameter_named("b.weight").requires_grad_(false);
-  EXPECT_EQ(names(1'000'000), "a(256) b(256) b .. d(768) ") << "frozen parameters have units of their own";
+  EXPECT_EQ(names(1'000'000), "a(256) b(256) b .. d(768) ")
+      << "frozen parameters have units of their own";
 }
 
 TEST(Units, ExampleNetsHaveSeveral) {
   struct Tutorial : nn::Module {
-    nn::Conv2d conv1 = child("conv1", nn::Conv2d(3, 6, 5)), conv2 = child("conv2", nn::Conv2d(6, 16, 5));
+    nn::Conv2d conv1 = child("conv1", nn::Conv2d(3, 6, 5)),
+               conv2 = child("conv2", nn::Conv2d(6, 16, 5));
     nn::Linear fc1 = child("fc1", nn::Linear(400, 120)), fc2 = child("fc2", nn::Linear(120, 84)),
                fc3 = child("fc3", nn::Linear(84, 10));
   };
@@ -166,8 +177,10 @@ TEST(Units, SixteenBitParametersAreRefusedByName) {
   for (const DType dtype : {DType::bf16, DType::f16}) {
     nn::Linear net(3, 3);
     net.to(dtype);
-    EXPECT_EQ(error_of([&] { initialize(net, optim::adam()); }),
-              fmt::format("[units] weight is {}; units are f32 or f64, convert the module with to()", name_of(dtype)));
+    EXPECT_EQ(
+        error_of([&] { initialize(net, optim::adam()); }),
+        fmt::format("[units] weight is {}; units are f32 or f64, convert the module with to()",
+                    name_of(dtype)));
   }
   EXPECT_HAS(error_of([] { initialize(nn::Linear(3, 3), optim::adam(), {.unit_elements = -1}); }),
              "[units] unit_elements must not be negative, got -1");
@@ -185,15 +198,18 @@ std::vector<UnitLayout> two_units(int ranks) {
   return units;
 }
 
-Prediction predict_two(const char* plan, int ranks, int accumulate, std::vector<UnitReads> reads = {{1, 1}, {1, 1}},
-                       bool frozen = false, bool prefetch = true) {
+Prediction predict_two(const char* plan, int ranks, int accumulate,
+                       std::vector<UnitReads> reads = {{1, 1}, {1, 1}}, bool frozen = false,
+                       bool prefetch = true) {
   std::vector<UnitLayout> units = two_units(ranks);
   units[0].trainable = !frozen;
-  return predict(find_plan(plan), {&units[0], &units[1]}, reads, {0, 1, 1, 0}, ranks, accumulate, 2, prefetch,
-                 {accumulate + 1});
+  return predict(find_plan(plan), {&units[0], &units[1]}, reads, {0, 1, 1, 0}, ranks, accumulate, 2,
+                 prefetch, {accumulate + 1});
 }
 
-std::int64_t bytes_of(const Prediction& p, Kind kind) { return p.bytes[static_cast<std::size_t>(kind)]; }
+std::int64_t bytes_of(const Prediction& p, Kind kind) {
+  return p.bytes[static_cast<std::size_t>(kind)];
+}
 
 TEST(Formula, TrafficOfThePlainCase) {
   constexpr std::int64_t kPsi = 3 * (64 + 256) * 4;  // (N - 1) shards of f32
@@ -203,13 +219,15 @@ TEST(Formula, TrafficOfThePlainCase) {
       std::int64_t gathers, scatters;  // of each unit
       std::int64_t total;              // as the table says it
     };
-    const Row rows[] = {{"ddp", 1, 1, 2}, {"zero1", 1, 1, 2}, {"zero2", 1, a, a + 1}, {"zero3", 2 * a, a, 3 * a}};
+    const Row rows[] = {
+        {"ddp", 1, 1, 2}, {"zero1", 1, 1, 2}, {"zero2", 1, a, a + 1}, {"zero3", 2 * a, a, 3 * a}};
     for (const Row& row : rows) {
       SCOPED_TRACE(fmt::format("{} A = {}", row.plan, a));
       const Prediction p = predict_two(row.plan, 4, static_cast<int>(a));
       EXPECT_EQ(p.traffic.at("all_gather"), (Traffic{2 * row.gathers, row.gathers * kPsi}));
       EXPECT_EQ(p.traffic.at("reduce_scatter"), (Traffic{2 * row.scatters, row.scatters * kPsi}));
-      EXPECT_EQ(p.traffic.at("all_gather").bytes + p.traffic.at("reduce_scatter").bytes, row.total * kPsi);
+      EXPECT_EQ(p.traffic.at("all_gather").bytes + p.traffic.at("reduce_scatter").bytes,
+                row.total * kPsi);
       EXPECT_EQ(p.traffic.at("control"), (Traffic{1, 3 * 8 * (a + 1)}));
     }
   }
@@ -217,7 +235,8 @@ TEST(Formula, TrafficOfThePlainCase) {
 
 TEST(Formula, OneRankSendsNothing) {
   for (const char* plan : kPlanNames)
-    for (const auto& [name, flow] : predict_two(plan, 1, 3).traffic) EXPECT_EQ(flow, Traffic{}) << plan << name;
+    for (const auto& [name, flow] : predict_two(plan, 1, 3).traffic)
+      EXPECT_EQ(flow, Traffic{}) << plan << name;
 }
 
 TEST(Formula, BytesOfThePlainCase) {
@@ -235,10 +254,13 @@ TEST(Formula, BytesOfThePlainCase) {
     EXPECT_EQ(bytes_of(p, Kind::parameters), row.parameters) << row.plan;
     EXPECT_EQ(bytes_of(p, Kind::gradients), row.gradients) << row.plan;
     EXPECT_EQ(bytes_of(p, Kind::optimizer), row.optimizer) << row.plan;
-    EXPECT_EQ(bytes_of(p, Kind::gathered), row.plan == std::string("zero3") ? 3 * 1024 * 4 - 768 * 4 : 0) << row.plan;
+    EXPECT_EQ(bytes_of(p, Kind::gathered),
+              row.plan == std::string("zero3") ? 3 * 1024 * 4 - 768 * 4 : 0)
+        << row.plan;
   }
   // Windows of use order 0 1 1 0: two units are at most 1 + 1, three at most 0 + 1 + 1.
-  EXPECT_EQ(bytes_of(predict_two("zero3", 4, 1, {{1, 1}, {1, 1}}, false, false), Kind::gathered), 2 * 1024 * 4);
+  EXPECT_EQ(bytes_of(predict_two("zero3", 4, 1, {{1, 1}, {1, 1}}, false, false), Kind::gathered),
+            2 * 1024 * 4);
   EXPECT_EQ(bytes_of(predict_two("zero3", 4, 1), Kind::gathered), (1024 + 1024 + 256) * 4);
 }
 
@@ -252,8 +274,11 @@ TEST(Formula, ReadsAndFrozenUnitsCount) {
   for (const char* plan : kPlanNames) {  // unit 0 frozen: no gradient, no state, nothing published
     const Prediction p = predict_two(plan, 4, 2, {{1, 0}, {1, 1}}, true);
     const bool zero3 = plan == std::string("zero3"), each = zero3 || plan == std::string("zero2");
-    EXPECT_EQ(p.traffic.at("reduce_scatter"), (Traffic{each ? 2 : 1, (each ? 2 : 1) * kOne})) << plan;
-    EXPECT_EQ(p.traffic.at("all_gather"), (zero3 ? Traffic{2 * 3, 2 * (kZero + 2 * kOne)} : Traffic{1, kOne})) << plan;
+    EXPECT_EQ(p.traffic.at("reduce_scatter"), (Traffic{each ? 2 : 1, (each ? 2 : 1) * kOne}))
+        << plan;
+    EXPECT_EQ(p.traffic.at("all_gather"),
+              (zero3 ? Traffic{2 * 3, 2 * (kZero + 2 * kOne)} : Traffic{1, kOne}))
+        << plan;
     const std::int64_t state = plan == std::string("ddp") ? 1024 : 256;
     EXPECT_EQ(bytes_of(p, Kind::optimizer), 2 * state * 4) << plan;
   }
@@ -266,47 +291,56 @@ struct Reads {
   std::int64_t forward, backward, trained;
 };
 
-void expect_traffic(const std::function<nn::ModulePtr()>& make, const Shape& input, bool input_gradient,
-                    const std::vector<Reads>& expected) {
+void expect_traffic(const std::function<nn::ModulePtr()>& make, const Shape& input,
+                    bool input_gradient, const std::vector<Reads>& expected) {
   constexpr int kRanks = 3, kSteps = 2;
   for (const bool prefetch : {true, false}) {
     for (const int accumulate : {1, 3}) {
-      launch_ranks(kRanks, [&](Rank& rank) {
-        const auto engine = initialize(make(), optim::sgd(), {.plan = "zero3", .accumulate = accumulate,
-                                                              .prefetch = prefetch, .unit_elements = 1});
-        ASSERT_EQ(engine->units().size(), expected.size());
-        const std::int64_t steps = kSteps * accumulate;
-        Traffic gathers, scatters;
-        for (std::size_t u = 0; u < expected.size(); ++u) {
-          ASSERT_EQ(engine->units()[u]->name, expected[u].unit);
-          const std::int64_t sent = (kRanks - 1) * engine->units()[u]->padded / kRanks * 4;
-          const std::int64_t reads = expected[u].forward + expected[u].backward;
-          gathers.calls += steps * reads;
-          gathers.bytes += steps * reads * sent;
-          scatters.calls += steps * expected[u].trained;
-          scatters.bytes += steps * expected[u].trained * sent;
-        }
-        for (std::int64_t i = 0; i < steps; ++i) {
-          const Tensor x = sample_rows(5, i * kRanks + rank.index, 2, input, DType::f32);
-          engine->backward(mean(square((*engine)(Var(x, input_gradient)))));
-          engine->step();
-        }
-        EXPECT_EQ(rank.ledger().traffic(Phase::training, "all_gather"), gathers);
-        EXPECT_EQ(rank.ledger().traffic(Phase::training, "reduce_scatter"), scatters);
-        const Report report = engine->report();
-        // The gradient of an input is no parameter's, but is booked beside them.
-        if (!input_gradient) {
-          EXPECT_TRUE(report.matches()) << report.text();
-        }
-        EXPECT_EQ(report.traffic.at("all_gather").predicted.calls * kSteps, gathers.calls);
-      }, {.threads = 1});
+      launch_ranks(
+          kRanks,
+          [&](Rank& rank) {
+            const auto engine = initialize(make(), optim::sgd(),
+                                           {.plan = "zero3",
+                                            .accumulate = accumulate,
+                                            .prefetch = prefetch,
+                                            .unit_elements = 1});
+            ASSERT_EQ(engine->units().size(), expected.size());
+            const std::int64_t steps = kSteps * accumulate;
+            Traffic gathers, scatters;
+            for (std::size_t u = 0; u < expected.size(); ++u) {
+              ASSERT_EQ(engine->units()[u]->name, expected[u].unit);
+              const std::int64_t sent = (kRanks - 1) * engine->units()[u]->padded / kRanks * 4;
+              const std::int64_t reads = expected[u].forward + expected[u].backward;
+              gathers.calls += steps * reads;
+              gathers.bytes += steps * reads * sent;
+              scatters.calls += steps * expected[u].trained;
+              scatters.bytes += steps * expected[u].trained * sent;
+            }
+            for (std::int64_t i = 0; i < steps; ++i) {
+              const Tensor x = sample_rows(5, i * kRanks + rank.index, 2, input, DType::f32);
+              engine->backward(mean(square((*engine)(Var(x, input_gradient)))));
+              engine->step();
+            }
+            EXPECT_EQ(rank.ledger().traffic(Phase::training, "all_gather"), gathers);
+            EXPECT_EQ(rank.ledger().traffic(Phase::training, "reduce_scatter"), scatters);
+            const Report report = engine->report();
+            // The gradient of an input is no parameter's, but is booked beside them.
+            if (!input_gradient) {
+              EXPECT_TRUE(report.matches()) << report.text();
+            }
+            EXPECT_EQ(report.traffic.at("all_gather").predicted.calls * kSteps, gathers.calls);
+          },
+          {.threads = 1});
     }
   }
 }
 
 TEST(Reads, OfPlainLayersAreThreePsi) {
-  const auto make = [] { return nn::share(nn::sequential(nn::Linear(7, 13), nn::Tanh(), nn::Linear(13, 5))); };
-  // 3 A Psi in the plain case, which is one whose input wants a gradient; a first layer is not read again in backward.
+  const auto make = [] {
+    return nn::share(nn::sequential(nn::Linear(7, 13), nn::Tanh(), nn::Linear(13, 5)));
+  };
+  // 3 A Psi in the plain case, which is one whose input wants a gradient; a first layer is not read
+  // again in backward.
   expect_traffic(make, {7}, true, {{"0", 1, 1, 1}, {"2", 1, 1, 1}});
   expect_traffic(make, {7}, false, {{"0", 1, 0, 1}, {"2", 1, 1, 1}});
 }
@@ -314,34 +348,42 @@ TEST(Reads, OfPlainLayersAreThreePsi) {
 TEST(Reads, OfConvolutionsAndNorms) {
   const auto make = [] { return nn::share(small_convnet()); };
   // Normalisation reads its weight again in backward.
-  expect_traffic(make, {2, 6, 6}, false, {{"0", 1, 0, 1}, {"1", 1, 1, 1}, {"5", 1, 1, 1}, {"8", 1, 1, 1}});
+  expect_traffic(make, {2, 6, 6}, false,
+                 {{"0", 1, 0, 1}, {"1", 1, 1, 1}, {"5", 1, 1, 1}, {"8", 1, 1, 1}});
 }
 
 TEST(Reads, OfFrozenLayers) {
   // Nothing before the first trained layer is read in backward; frozen layers after it are.
   expect_traffic(maker<Frozen>(), {7}, false,
-                 {{"before", 1, 0, 0}, {"one", 1, 0, 1}, {"between", 1, 1, 0}, {"two", 1, 1, 1}, {"two", 1, 0, 0}});
+                 {{"before", 1, 0, 0},
+                  {"one", 1, 0, 1},
+                  {"between", 1, 1, 0},
+                  {"two", 1, 1, 1},
+                  {"two", 1, 0, 0}});
 }
 
 TEST(Reads, OfUnusedAndZeroSizedParameters) {
-  expect_traffic(maker<Unused>(), {7}, false, {{"model", 0, 0, 1}, {"one", 1, 0, 1}, {"never", 0, 0, 1}, {"two", 1, 1, 1}});
+  expect_traffic(maker<Unused>(), {7}, false,
+                 {{"model", 0, 0, 1}, {"one", 1, 0, 1}, {"never", 0, 0, 1}, {"two", 1, 1, 1}});
 }
 
 TEST(Reads, OfALayerUsedSeveralTimes) {
-  // Forward a a b a (its bias once more within the stretch), backward a b a: the first use has an input without gradient.
+  // Forward a a b a (its bias once more within the stretch), backward a b a: the first use has an
+  // input without gradient.
   expect_traffic(maker<Reused>(), {6}, false, {{"a", 2, 2, 1}, {"b", 1, 1, 1}});
 }
 
 TEST(Reads, OfCheckpointedSegments) {
   const auto make = [] {
-    auto net = nn::sequential(nn::Linear(6, 9), nn::Tanh(), nn::Linear(9, 8), nn::Tanh(), nn::Linear(8, 7), nn::Tanh(),
-                              nn::Linear(7, 3));
+    auto net = nn::sequential(nn::Linear(6, 9), nn::Tanh(), nn::Linear(9, 8), nn::Tanh(),
+                              nn::Linear(8, 7), nn::Tanh(), nn::Linear(7, 3));
     net.checkpoint(2);  // segments 0-2 (Linear Tanh Linear) and 3-6
     return nn::share(net);
   };
-  // The last segment keeps its own. The first is run again when backward comes to it: 0, then 2, whose weight is read
-  // next, in the same stretch; 0 is not read by backward itself.
-  expect_traffic(make, {6}, false, {{"0", 1, 1, 1}, {"2", 1, 1, 1}, {"4", 1, 1, 1}, {"6", 1, 1, 1}});
+  // The last segment keeps its own. The first is run again when backward comes to it: 0, then 2,
+  // whose weight is read next, in the same stretch; 0 is not read by backward itself.
+  expect_traffic(make, {6}, false,
+                 {{"0", 1, 1, 1}, {"2", 1, 1, 1}, {"4", 1, 1, 1}, {"6", 1, 1, 1}});
 }
 
 }  // namespace

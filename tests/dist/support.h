@@ -53,8 +53,8 @@ inline std::string name_of(Executor executor) {
 
 inline constexpr Executor kExecutors[] = {Executor::inlined, Executor::thread};
 
-/// A group whose ranks may fail each by itself: nobody is told, so each finds out what it can. What fn throws is in
-/// errors()[rank], "" for nothing.
+/// A group whose ranks may fail each by itself: nobody is told, so each finds out what it can. What
+/// fn throws is in errors()[rank], "" for nothing.
 class LooseGroup {
  public:
   LooseGroup(int ranks, Executor executor, milliseconds deadline = milliseconds(20'000))

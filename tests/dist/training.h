@@ -63,15 +63,21 @@ struct Outcome {
     const auto same = [](const std::vector<double>& a, const std::vector<double>& b) {
       return bits_of(a) == bits_of(b);
     };
-    if (!same(losses, other.losses)) return fmt::format("losses {} and {}", fmt::join(losses, " "), fmt::join(other.losses, " "));
-    if (!same(norms, other.norms)) return fmt::format("norms {} and {}", fmt::join(norms, " "), fmt::join(other.norms, " "));
-    const std::pair<const std::map<std::string, std::vector<double>>*, const std::map<std::string, std::vector<double>>*>
-        maps[] = {{&parameters, &other.parameters}, {&gradients, &other.gradients}, {&states, &other.states}};
+    if (!same(losses, other.losses))
+      return fmt::format("losses {} and {}", fmt::join(losses, " "), fmt::join(other.losses, " "));
+    if (!same(norms, other.norms))
+      return fmt::format("norms {} and {}", fmt::join(norms, " "), fmt::join(other.norms, " "));
+    const std::pair<const std::map<std::string, std::vector<double>>*,
+                    const std::map<std::string, std::vector<double>>*>
+        maps[] = {{&parameters, &other.parameters},
+                  {&gradients, &other.gradients},
+                  {&states, &other.states}};
     for (const auto& [mine, theirs] : maps) {
       if (mine->size() != theirs->size()) return "number of tensors";
       for (const auto& [name, values] : *mine)
         if (!theirs->contains(name) || !same(values, theirs->at(name)))
-          return fmt::format("{}: {} and {}", name, fmt::join(values, " "), fmt::join(theirs->at(name), " "));
+          return fmt::format("{}: {} and {}", name, fmt::join(values, " "),
+                             fmt::join(theirs->at(name), " "));
     }
     return "";
   }
@@ -89,8 +95,13 @@ inline void train_step(Engine& engine, const TestNet& net, const Training& t, st
 }
 
 inline EngineOptions engine_options(const Training& t) {
-  return {.plan = t.plan, .accumulate = t.accumulate, .clip_norm = t.clip_norm, .grad_norm = true,
-          .schedule = t.schedule, .groups = make_groups(t), .prefetch = t.prefetch,
+  return {.plan = t.plan,
+          .accumulate = t.accumulate,
+          .clip_norm = t.clip_norm,
+          .grad_norm = true,
+          .schedule = t.schedule,
+          .groups = make_groups(t),
+          .prefetch = t.prefetch,
           .unit_elements = t.unit_elements};
 }
 
@@ -103,33 +114,36 @@ inline nn::ModulePtr make_module(const TestNet& net, const Training& t) {
 inline Outcome train(const TestNet& net, const Training& t) {
   std::vector<Outcome> outcomes(static_cast<std::size_t>(t.ranks));
   std::vector<Report> reports(static_cast<std::size_t>(t.ranks));
-  launch_ranks(t.ranks, [&](Rank& rank) {
-    const nn::ModulePtr module = make_module(net, t);
-    const optim::OptimizerPtr optimizer = make_optimizer(t);
-    const auto engine = initialize(module, optimizer, engine_options(t));
-    Outcome& out = outcomes[static_cast<std::size_t>(rank.index)];
-    for (int step = 0; step < t.steps; ++step) {
-      train_step(*engine, net, t, step);
-      out.losses.push_back(engine->loss());
-      out.norms.push_back(engine->grad_norm().value());
-    }
-    reports[static_cast<std::size_t>(rank.index)] = engine->report();
-    for (const nn::NamedParameter& p : module->named_parameters()) {
-      out.parameters[p.name] = engine->full_parameter(p.name).to_doubles();
-      if (!p.parameter.requires_grad()) continue;
-      out.gradients[p.name] = engine->full_gradient(p.name).to_doubles();
-      for (const std::string& state : optimizer->state_names())
-        out.states[p.name + " " + state] = engine->full_state(p.name, state).to_doubles();
-    }
-  }, {.threads = t.threads, .seed = 11, .deadline = milliseconds(60'000), .executor = t.executor});
+  launch_ranks(
+      t.ranks,
+      [&](Rank& rank) {
+        const nn::ModulePtr module = make_module(net, t);
+        const optim::OptimizerPtr optimizer = make_optimizer(t);
+        const auto engine = initialize(module, optimizer, engine_options(t));
+        Outcome& out = outcomes[static_cast<std::size_t>(rank.index)];
+        for (int step = 0; step < t.steps; ++step) {
+          train_step(*engine, net, t, step);
+          out.losses.push_back(engine->loss());
+          out.norms.push_back(engine->grad_norm().value());
+        }
+        reports[static_cast<std::size_t>(rank.index)] = engine->report();
+        for (const nn::NamedParameter& p : module->named_parameters()) {
+          out.parameters[p.name] = engine->full_parameter(p.name).to_doubles();
+          if (!p.parameter.requires_grad()) continue;
+          out.gradients[p.name] = engine->full_gradient(p.name).to_doubles();
+          for (const std::string& state : optimizer->state_names())
+            out.states[p.name + " " + state] = engine->full_state(p.name, state).to_doubles();
+        }
+      },
+      {.threads = t.threads, .seed = 11, .deadline = milliseconds(60'000), .executor = t.executor});
   for (int r = 1; r < t.ranks; ++r)
     EXPECT_EQ(outcomes[0].difference(outcomes[static_cast<std::size_t>(r)]), "") << "rank " << r;
   outcomes[0].reports = std::move(reports);
   return outcomes[0];
 }
 
-/// The same training by autograd and a plain optimizer alone: one thread, no units, no collectives. The whole batch at once,
-/// unless the net normalises by the statistics of a micro-batch.
+/// The same training by autograd and a plain optimizer alone: one thread, no units, no collectives.
+/// The whole batch at once, unless the net normalises by the statistics of a micro-batch.
 inline Outcome train_plainly(const TestNet& net, const Training& t) {
   Rank rank(0, 1, 1, 11);
   const RankScope scope(rank);
@@ -161,7 +175,8 @@ inline Outcome train_plainly(const TestNet& net, const Training& t) {
     std::vector<Tensor> gradients = nn::gradients(views);
     double squares = 0;
     for (std::size_t i = 0; i < views.size(); ++i) {
-      if (!gradients[i].defined()) gradients[i] = Tensor::zeros(views[i].value.shape(), views[i].value.dtype());
+      if (!gradients[i].defined())
+        gradients[i] = Tensor::zeros(views[i].value.shape(), views[i].value.dtype());
       const std::vector<double> g = gradients[i].to_doubles();
       for (const double v : g) squares += v * v;
       out.gradients[views[i].name] = g;
@@ -183,10 +198,12 @@ inline Outcome train_plainly(const TestNet& net, const Training& t) {
 
 /// The largest difference of two outcomes, relative to max(1, |value|).
 inline void expect_close(const Outcome& got, const Outcome& expected, double tolerance) {
-  const auto compare = [&](const std::string& what, const std::vector<double>& a, const std::vector<double>& b) {
+  const auto compare = [&](const std::string& what, const std::vector<double>& a,
+                           const std::vector<double>& b) {
     ASSERT_EQ(a.size(), b.size()) << what;
     for (std::size_t i = 0; i < a.size(); ++i)
-      ASSERT_LE(std::abs(a[i] - b[i]), tolerance * std::max(1.0, std::abs(b[i]))) << what << " " << i;
+      ASSERT_LE(std::abs(a[i] - b[i]), tolerance * std::max(1.0, std::abs(b[i])))
+          << what << " " << i;
   };
   compare("losses", got.losses, expected.losses);
   compare("norms", got.norms, expected.norms);

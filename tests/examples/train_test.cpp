@@ -75,7 +75,8 @@ TEST(Cifar, WithAccumulationThereAreTwoFamilies) {
   const MetricsFile file = read_metrics(metrics);
   EXPECT_EQ(file.bits("zero1"), file.bits("ddp"));
   EXPECT_EQ(file.bits("zero3"), file.bits("zero2"));
-  // The program compares losses in double: they may differ where those of the file, in float, do not yet.
+  // The program compares losses in double: they may differ where those of the file, in float, do
+  // not yet.
   const int said = occurrences(outcome.out, "two families.*first difference in step");
   EXPECT_GE(said, file.bits("zero2") != file.bits("ddp") ? 1 : 0) << outcome.out;
   EXPECT_LE(said, 1) << outcome.out;

@@ -1,4 +1,5 @@
-// Fits y = 2 a - b by gradient descent: tensors, autograd and an optimizer from the installed package.
+// Fits y = 2 a - b by gradient descent: tensors, autograd and an optimizer from the installed
+// package.
 #include <cstdio>
 #include <vector>
 

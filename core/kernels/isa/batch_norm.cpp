@@ -7,12 +7,13 @@ namespace {
 
 using std::int64_t;
 
-// Rows a block: sums are taken in T over a block and added up in double (long enough to cost little, short enough to round
-// little), and a block of all channels stays in the first-level cache.
+// Rows a block: sums are taken in T over a block and added up in double (long enough to cost
+// little, short enough to round little), and a block of all channels stays in the first-level
+// cache.
 constexpr int64_t kRows = 32;
 
-// One channel's values, or a vector of them. Backward computes the mask of relu again with this function, so forward and
-// backward agree to the last bit.
+// One channel's values, or a vector of them. Backward computes the mask of relu again with this
+// function, so forward and backward agree to the last bit.
 template <class T>
 SG_HD Vector<T> affine(Vector<T> x, Vector<T> mean, Vector<T> scale, Vector<T> bias) {
   return multiply_add<T>(x - mean, scale, bias);
@@ -22,11 +23,9 @@ template <class T>
 struct Channels {  // parameters of kLanes neighbouring channels, or of one channel in every lane
   Vector<T> mean, scale, bias;
   Channels(const BatchNormParams<T>& p, int64_t c)
-      : mean(load(p.mean + c)), scale(load(p.scale + c)),
-        bias(load(p.bias + c)) {}
+      : mean(load(p.mean + c)), scale(load(p.scale + c)), bias(load(p.bias + c)) {}
   explicit Channels(const BatchNormParams<T>& p)
-      : mean(splat(p.mean[0])), scale(splat(p.scale[0])),
-        bias(splat(p.bias[0])) {}
+      : mean(splat(p.mean[0])), scale(splat(p.scale[0])), bias(splat(p.bias[0])) {}
 };
 
 template <class V>
@@ -52,7 +51,8 @@ SG_HD void store_some(T* p, Vector<T> v, int64_t count) {
   std::memcpy(p, &v, static_cast<std::size_t>(count) * sizeof(T));
 }
 
-// Calls f(load, store, lanes, first channel) for whole vectors of channels and then for the rest of them.
+// Calls f(load, store, lanes, first channel) for whole vectors of channels and then for the rest of
+// them.
 template <class T, class F>
 SG_HD void each_channel_vector(int64_t c, F&& f) {
   constexpr int64_t kWidth = kLanes<T>;
@@ -89,7 +89,8 @@ SG_HD double lane_sum(Vector<T> v) {
 // ---- channels-last: f runs over rows for one vector of channels.
 
 template <class T>
-void statistics_rows(const T* x, int64_t n, int64_t c, const T* shift, double* sum, double* square) {
+void statistics_rows(const T* x, int64_t n, int64_t c, const T* shift, double* sum,
+                     double* square) {
   for (int64_t first = 0; first < n; first += kRows) {
     const int64_t last = first + kRows < n ? first + kRows : n;
     each_channel_vector<T>(c, [&](auto get, auto, int64_t lanes, int64_t at) {

@@ -11,14 +11,14 @@ using I32 = Vector<std::int32_t>;
 constexpr int kMostPixels = 16;
 
 template <int kVectors>
-constexpr int widest_tile = kConvAccumulators / kVectors < kMostPixels ? kConvAccumulators / kVectors : kMostPixels;
+constexpr int widest_tile =
+    kConvAccumulators / kVectors < kMostPixels ? kConvAccumulators / kVectors : kMostPixels;
 template <int kVectors>
 constexpr int widest_pooled_tile = kConvAccumulators / kVectors / 4;
 
 // All taps and channels of kRows x kPixels output pixels times kVectors vectors of output channels.
 template <int kRows, int kPixels, int kVectors, int kStep>
-SG_HD void accumulate(const ConvForward& a, const float* x,
-                                              F32 (&sum)[kRows][kPixels][kVectors]) {
+SG_HD void accumulate(const ConvForward& a, const float* x, F32 (&sum)[kRows][kPixels][kVectors]) {
   for (int v = 0; v < kVectors; ++v) {
     const F32 bias = a.bias != nullptr ? load(a.bias + v * kLanes<float>) : F32{};
     for (int r = 0; r < kRows; ++r)
@@ -32,7 +32,8 @@ SG_HD void accumulate(const ConvForward& a, const float* x,
     for (int r = 0; r < kRows; ++r)
       for (int p = 0; p < kPixels; ++p) {
         const F32 value = splat(q[r * a.row + p * kStep]);
-        for (int v = 0; v < kVectors; ++v) sum[r][p][v] = multiply_add<float>(value, weight[v], sum[r][p][v]);
+        for (int v = 0; v < kVectors; ++v)
+          sum[r][p][v] = multiply_add<float>(value, weight[v], sum[r][p][v]);
       }
   };
   if constexpr (kStep < kConvBlock) {
@@ -70,7 +71,8 @@ void tile(const ConvForward& a, const float* x, float* y, std::uint8_t*) {
     for (int v = 0; v < kVectors; ++v) {
       F32 value = sum[0][p][v];
       if (a.relu) value = value < F32{} ? F32{} : value;
-      put(y + p * a.y_pixel + v * kLanes<float> * a.y_lane, value, a.lanes - v * kLanes<float>, a.y_lane);
+      put(y + p * a.y_pixel + v * kLanes<float> * a.y_lane, value, a.lanes - v * kLanes<float>,
+          a.y_lane);
     }
 }
 
@@ -81,12 +83,14 @@ void pooled_tile(const ConvForward& a, const float* x, float* y, std::uint8_t* i
   accumulate<2, 2 * kPixels, kVectors, kStep>(a, x, sum);
   for (int p = 0; p < kPixels; ++p)
     for (int v = 0; v < kVectors; ++v) {
-      const F32 window[4] = {sum[0][2 * p][v], sum[0][2 * p + 1][v], sum[1][2 * p][v], sum[1][2 * p + 1][v]};
+      const F32 window[4] = {sum[0][2 * p][v], sum[0][2 * p + 1][v], sum[1][2 * p][v],
+                             sum[1][2 * p + 1][v]};
       I32 at;
       const F32 best = pool_after_relu(window, at);
       const int64_t offset = p * a.y_pixel + v * kLanes<float> * a.y_lane;
       put(y + offset, best, a.lanes - v * kLanes<float>, a.y_lane);
-      put(index + offset, __builtin_convertvector(at, ConvBytes), a.lanes - v * kLanes<float>, a.y_lane);
+      put(index + offset, __builtin_convertvector(at, ConvBytes), a.lanes - v * kLanes<float>,
+          a.y_lane);
     }
 }
 
@@ -138,10 +142,14 @@ void forward_typed(const ConvForward& a) {
 template <int kVectors>
 void forward_vectors(const ConvForward& a) {
   switch (a.step) {
-    case 1: return forward_typed<kVectors, 1>(a);
-    case 2: return forward_typed<kVectors, 2>(a);
-    case 16: return forward_typed<kVectors, 16>(a);
-    default: return forward_typed<kVectors, 32>(a);
+    case 1:
+      return forward_typed<kVectors, 1>(a);
+    case 2:
+      return forward_typed<kVectors, 2>(a);
+    case 16:
+      return forward_typed<kVectors, 16>(a);
+    default:
+      return forward_typed<kVectors, 32>(a);
   }
 }
 

@@ -10,7 +10,8 @@ void conv_direct_pack_image(const ConvPackImage&);
 void conv_direct_pack_weights(const ConvPackWeights&);
 void conv_direct_weight(const ConvWeight&);
 
-// Accumulators of a tile leave registers for the operands. A run times one or two vectors makes a tile.
+// Accumulators of a tile leave registers for the operands. A run times one or two vectors makes a
+// tile.
 #if defined(__AVX512F__)
 inline constexpr int kConvAccumulators = 28;
 inline constexpr int kConvLongestRun[2] = {16, 14};
@@ -65,8 +66,8 @@ SG_HD void prefetch(const ConvPrefetch& next, std::int64_t part, std::int64_t pa
   }
 }
 
-// relu and 2x2 max pooling of four values in row-major order. As PyTorch's: the first of equal maxima, and NaN wins. `at`
-// is the winner's number, 4 if it is not above 0.
+// relu and 2x2 max pooling of four values in row-major order. As PyTorch's: the first of equal
+// maxima, and NaN wins. `at` is the winner's number, 4 if it is not above 0.
 SG_HD Vector<float> pool_after_relu(const Vector<float> (&y)[4], Vector<std::int32_t>& at) {
   using F32 = Vector<float>;
   using I32 = Vector<std::int32_t>;

@@ -8,7 +8,8 @@ namespace {
 using std::int64_t;
 using F32 = Vector<float>;
 
-// kRun neighbouring input values of a pixel times kVectors vectors of output channels, summed over all pixels.
+// kRun neighbouring input values of a pixel times kVectors vectors of output channels, summed over
+// all pixels.
 template <int kRun, int kVectors>
 void weight_tile(const ConvWeight& a) {
   F32 sum[kRun][kVectors];
@@ -25,7 +26,8 @@ void weight_tile(const ConvWeight& a) {
         for (int v = 0; v < kVectors; ++v) g[v] = load(dy + v * a.dy_vector);
         for (int r = 0; r < kRun; ++r) {
           const F32 value = splat(x[r]);
-          for (int v = 0; v < kVectors; ++v) sum[r][v] = multiply_add<float>(value, g[v], sum[r][v]);
+          for (int v = 0; v < kVectors; ++v)
+            sum[r][v] = multiply_add<float>(value, g[v], sum[r][v]);
         }
       }
     }
@@ -61,7 +63,8 @@ inline void zero(float* p, int64_t n) {
 }
 
 // One row of `columns` pixels of a block of channels, of which `channels` exist.
-void pack_row(const ConvPackImage& a, const float* from, const float* mask, int64_t channels, float* to) {
+void pack_row(const ConvPackImage& a, const float* from, const float* mask, int64_t channels,
+              float* to) {
   const int64_t before = a.left < 0 ? (-a.left < a.columns ? -a.left : a.columns) : 0;
   int64_t after = a.w - a.left < a.columns ? a.w - a.left : a.columns;
   if (after < before) after = before;

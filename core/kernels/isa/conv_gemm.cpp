@@ -9,8 +9,10 @@ namespace {
 template <class T>
 SG_HD T fma_scalar(T a, T b, T c) {
 #if defined(__FMA__)
-  if constexpr (sizeof(T) == 4) return __builtin_fmaf(a, b, c);
-  else return __builtin_fma(a, b, c);
+  if constexpr (sizeof(T) == 4)
+    return __builtin_fmaf(a, b, c);
+  else
+    return __builtin_fma(a, b, c);
 #else
   return a * b + c;
 #endif

@@ -50,25 +50,28 @@ void tile(const ConvPixels& a, const float* x, float* y, std::uint8_t*, int64_t 
 template <int kOdd>
 SG_HD F32 every_other(F32 a, F32 b) {
 #if defined(__AVX512F__)
-  return __builtin_shufflevector(a, b, kOdd, 2 + kOdd, 4 + kOdd, 6 + kOdd, 8 + kOdd, 10 + kOdd, 12 + kOdd, 14 + kOdd,
-                                 16 + kOdd, 18 + kOdd, 20 + kOdd, 22 + kOdd, 24 + kOdd, 26 + kOdd, 28 + kOdd,
-                                 30 + kOdd);
+  return __builtin_shufflevector(a, b, kOdd, 2 + kOdd, 4 + kOdd, 6 + kOdd, 8 + kOdd, 10 + kOdd,
+                                 12 + kOdd, 14 + kOdd, 16 + kOdd, 18 + kOdd, 20 + kOdd, 22 + kOdd,
+                                 24 + kOdd, 26 + kOdd, 28 + kOdd, 30 + kOdd);
 #elif defined(__AVX2__)
-  return __builtin_shufflevector(a, b, kOdd, 2 + kOdd, 4 + kOdd, 6 + kOdd, 8 + kOdd, 10 + kOdd, 12 + kOdd, 14 + kOdd);
+  return __builtin_shufflevector(a, b, kOdd, 2 + kOdd, 4 + kOdd, 6 + kOdd, 8 + kOdd, 10 + kOdd,
+                                 12 + kOdd, 14 + kOdd);
 #else
   return __builtin_shufflevector(a, b, kOdd, 2 + kOdd, 4 + kOdd, 6 + kOdd);
 #endif
 }
 
 template <int kVectors, int kOuts>
-void pooled_tile(const ConvPixels& a, const float* x, float* y, std::uint8_t* index, int64_t pixels) {
+void pooled_tile(const ConvPixels& a, const float* x, float* y, std::uint8_t* index,
+                 int64_t pixels) {
   F32 sum[kOuts][2][kVectors];
   accumulate<2, kVectors, kOuts>(a, x, sum);
   for (int o = 0; o < kOuts; ++o)
     for (int v = 0; v < kVectors; v += 2) {
       F32 window[4];
       for (int r = 0; r < 2; ++r) {
-        const F32 left = sum[o][r][v], right = v + 1 < kVectors ? sum[o][r][v + 1 < kVectors ? v + 1 : v] : F32{};
+        const F32 left = sum[o][r][v],
+                  right = v + 1 < kVectors ? sum[o][r][v + 1 < kVectors ? v + 1 : v] : F32{};
         window[2 * r] = every_other<0>(left, right);
         window[2 * r + 1] = every_other<1>(left, right);
       }
@@ -92,7 +95,8 @@ void forward_outs(const ConvPixels& a) {
     for (int64_t p = 0; p < a.width;) {
       const bool two = (a.width - p) * scale > kWidth;
       if (pooled)
-        (two ? pooled_tile<2, kOuts> : pooled_tile<1, kOuts>)(a, x + p * scale, y + p, index + p, a.width - p);
+        (two ? pooled_tile<2, kOuts> : pooled_tile<1, kOuts>)(a, x + p * scale, y + p, index + p,
+                                                              a.width - p);
       else
         (two ? tile<2, kOuts> : tile<1, kOuts>)(a, x + p, y + p, nullptr, a.width - p);
       p += (two ? 2 : 1) * kWidth / scale;
@@ -102,20 +106,32 @@ void forward_outs(const ConvPixels& a) {
 
 void forward(const ConvPixels& a) {
   switch (a.outs) {
-    case 1: return forward_outs<1>(a);
-    case 2: return forward_outs<2>(a);
-    case 3: return forward_outs<3>(a);
-    case 4: return forward_outs<4>(a);
-    case 5: return forward_outs<5>(a);
-    default: return forward_outs<6>(a);
+    case 1:
+      return forward_outs<1>(a);
+    case 2:
+      return forward_outs<2>(a);
+    case 3:
+      return forward_outs<3>(a);
+    case 4:
+      return forward_outs<4>(a);
+    case 5:
+      return forward_outs<5>(a);
+    default:
+      return forward_outs<6>(a);
   }
 }
 
 }  // namespace
 
 const ConvPixelsTable& conv_pixels_table() {
-  static const ConvPixelsTable table{kWidth,           kConvMostVectors, &forward,      &conv_sparse_weight,
-                                     &conv_sparse_input, &conv_interleave, &conv_separate, &conv_sparse_gather};
+  static const ConvPixelsTable table{kWidth,
+                                     kConvMostVectors,
+                                     &forward,
+                                     &conv_sparse_weight,
+                                     &conv_sparse_input,
+                                     &conv_interleave,
+                                     &conv_separate,
+                                     &conv_sparse_gather};
   return table;
 }
 

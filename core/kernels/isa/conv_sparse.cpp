@@ -31,12 +31,14 @@ void weight_rows(const ConvSparseWeight& a, int64_t first) {
       const float* patch = x + a.patches[i + k];
       for (int r = 0; r < kRows; ++r)
         for (int v = 0; v < kVectors; ++v)
-          sum[k][r][v] = multiply_add<float>(value, load(patch + r * row + v * kWidth), sum[k][r][v]);
+          sum[k][r][v] =
+              multiply_add<float>(value, load(patch + r * row + v * kWidth), sum[k][r][v]);
     }
   for (; i < a.count; ++i)
     for (int r = 0; r < kRows; ++r)
       for (int v = 0; v < kVectors; ++v)
-        sum[0][r][v] = multiply_add<float>(splat(a.values[i]), load(x + a.patches[i] + r * row + v * kWidth), sum[0][r][v]);
+        sum[0][r][v] = multiply_add<float>(
+            splat(a.values[i]), load(x + a.patches[i] + r * row + v * kWidth), sum[0][r][v]);
   float* to = a.dw + first * kVectors * kWidth;
   for (int r = 0; r < kRows; ++r)
     for (int v = 0; v < kVectors; ++v, to += kWidth) {
@@ -91,12 +93,18 @@ template <class F>
 SG_HD void with_vectors(int64_t vectors, F&& f) {
   static_assert(kConvMostVectors == 6);
   switch (vectors) {
-    case 1: return f.template operator()<1>();
-    case 2: return f.template operator()<2>();
-    case 3: return f.template operator()<3>();
-    case 4: return f.template operator()<4>();
-    case 5: return f.template operator()<5>();
-    default: return f.template operator()<6>();
+    case 1:
+      return f.template operator()<1>();
+    case 2:
+      return f.template operator()<2>();
+    case 3:
+      return f.template operator()<3>();
+    case 4:
+      return f.template operator()<4>();
+    case 5:
+      return f.template operator()<5>();
+    default:
+      return f.template operator()<6>();
   }
 }
 
@@ -116,11 +124,11 @@ SG_HD F32 permute(F32 v, I32 index) {
 
 constexpr int kMostInterleaved = 16;
 
-// For channels c of kWidth pixels: value f = pixel * c + channel of the interleaved order is lane f % kWidth of vector
-// f / kWidth.
+// For channels c of kWidth pixels: value f = pixel * c + channel of the interleaved order is lane f
+// % kWidth of vector f / kWidth.
 struct Interleaving {
-  I32 pixel[kMostInterleaved], channel[kMostInterleaved];   // of each lane of interleaved vector k
-  I32 lane[kMostInterleaved], vector[kMostInterleaved];     // of each pixel of channel k
+  I32 pixel[kMostInterleaved], channel[kMostInterleaved];  // of each lane of interleaved vector k
+  I32 lane[kMostInterleaved], vector[kMostInterleaved];    // of each pixel of channel k
   explicit Interleaving(int64_t channels) {
     std::int32_t p = 0, c = 0;
     for (int64_t k = 0; k < channels; ++k)
@@ -150,13 +158,15 @@ ConvInterleave joined(ConvInterleave a) {
 
 void conv_sparse_weight(const ConvSparseWeight& a) {
   with_vectors(a.vectors, [&]<int kVectors>() {
-    in_row_groups<kVectors>(a.rows, [&]<int kRows>(int64_t first) { weight_rows<kRows, kVectors>(a, first); });
+    in_row_groups<kVectors>(
+        a.rows, [&]<int kRows>(int64_t first) { weight_rows<kRows, kVectors>(a, first); });
   });
 }
 
 void conv_sparse_input(const ConvSparseInput& a) {
   with_vectors(a.vectors, [&]<int kVectors>() {
-    in_row_groups<kVectors>(a.rows, [&]<int kRows>(int64_t first) { input_rows<kRows, kVectors>(a, first); });
+    in_row_groups<kVectors>(
+        a.rows, [&]<int kRows>(int64_t first) { input_rows<kRows, kVectors>(a, first); });
   });
 }
 
@@ -173,7 +183,8 @@ void conv_interleave(const ConvInterleave& rows, const float* planes, float* pix
         const I32 pixel = order.pixel[k], channel = order.channel[k];
         F32 v = permute(load(from + i), pixel);
         for (int64_t c = 1; c < channels; ++c)
-          v = channel == static_cast<std::int32_t>(c) ? permute(load(from + c * plane + i), pixel) : v;
+          v = channel == static_cast<std::int32_t>(c) ? permute(load(from + c * plane + i), pixel)
+                                                      : v;
         store(to + i * channels + k * kWidth, v);
       }
     for (int64_t i = vectors * kWidth; i < a.columns; ++i)
@@ -194,7 +205,9 @@ void conv_separate(const ConvInterleave& rows, const float* pixels, float* plane
         const I32 lane = order.lane[c], vector = order.vector[c];
         F32 v = permute(load(from + i * channels), lane);
         for (int64_t k = 1; k < channels; ++k)
-          v = vector == static_cast<std::int32_t>(k) ? permute(load(from + i * channels + k * kWidth), lane) : v;
+          v = vector == static_cast<std::int32_t>(k)
+                  ? permute(load(from + i * channels + k * kWidth), lane)
+                  : v;
         store(to + c * plane + i, v);
       }
     for (int64_t i = vectors * kWidth; i < a.columns; ++i)
@@ -202,8 +215,9 @@ void conv_separate(const ConvInterleave& rows, const float* pixels, float* plane
   }
 }
 
-int64_t conv_sparse_gather(const float* dy, const std::uint8_t* index, int64_t n, const std::int32_t* patches,
-                           const std::int32_t* shift, std::int32_t* offsets, float* values, double* sum) {
+int64_t conv_sparse_gather(const float* dy, const std::uint8_t* index, int64_t n,
+                           const std::int32_t* patches, const std::int32_t* shift,
+                           std::int32_t* offsets, float* values, double* sum) {
   int64_t count = 0;
   float total = 0;
 #if defined(__AVX512F__)
@@ -213,7 +227,7 @@ int64_t conv_sparse_gather(const float* dy, const std::uint8_t* index, int64_t n
   for (int64_t i = 0; i < n; i += kWidth) {
     const auto lanes = static_cast<__mmask16>(n - i < kWidth ? (1u << (n - i)) - 1 : 0xffffu);
     const auto bytes = (ConvBytes)_mm_mask_loadu_epi8(_mm_set1_epi8(4), lanes, index + i);
-    const auto at = (__m512i)__builtin_convertvector(bytes, I32);
+    const auto at = (__m512i) __builtin_convertvector(bytes, I32);
     const __mmask16 keep = _mm512_cmplt_epi32_mask(at, _mm512_set1_epi32(4));
     const __m512 value = _mm512_maskz_loadu_ps(keep, dy + i);
     const auto offset = (__m512i)((I32)_mm512_maskz_loadu_epi32(lanes, patches + i) +

@@ -25,8 +25,8 @@ SG_HD void transform_input(const F32 (&d)[4], F32 (&v)[4]) {
   v[3] = d[1] - d[3];
 }
 
-// Strides are copied to locals in all these loops: a store through memcpy might change anything behind a pointer, and the
-// compiler would read them again after each.
+// Strides are copied to locals in all these loops: a store through memcpy might change anything
+// behind a pointer, and the compiler would read them again after each.
 
 void input(const WinogradInput& a) {
   const WinogradTiles tiles = a.tiles;
@@ -184,7 +184,8 @@ void output_typed(const WinogradOutput& a) {
           float* to = y_at + 2 * tx * y_pixel + c;
           for (int k = 0; k < 4; ++k) {
             if ((k / 2 == 1 && !below) || (k % 2 == 1 && !right)) continue;
-            store(to + k / 2 * y_row + k % 2 * y_pixel, relu ? (y[k] < F32{} ? F32{} : y[k]) : y[k]);
+            store(to + k / 2 * y_row + k % 2 * y_pixel,
+                  relu ? (y[k] < F32{} ? F32{} : y[k]) : y[k]);
           }
         }
       }

@@ -1,5 +1,6 @@
-// The matrix products and the filters of Winograd's convolution. Tiles of a few dozen values pass through here at a time,
-// so that they stay in the first-level cache: everything around the inner loops is kept short.
+// The matrix products and the filters of Winograd's convolution. Tiles of a few dozen values pass
+// through here at a time, so that they stay in the first-level cache: everything around the inner
+// loops is kept short.
 #include "core/kernels/isa/conv_direct.h"
 #include "core/kernels/isa/conv_winograd.h"
 
@@ -37,7 +38,8 @@ using ProductTile = void (*)(const float*, int64_t, int64_t, const float*, float
 
 template <int kVectors>
 struct ProductTiles {
-  static constexpr int kWidest = kConvAccumulators / kVectors < 16 ? kConvAccumulators / kVectors : 16;
+  static constexpr int kWidest =
+      kConvAccumulators / kVectors < 16 ? kConvAccumulators / kVectors : 16;
   ProductTile of[kWidest];
   template <int kTiles = 1>
   constexpr void fill() {
@@ -76,7 +78,8 @@ void products_of(const WinogradProducts& a, const Cut<kVectors>& cut, int64_t p,
   float* to = a.to + p * a.to_plane + lane_at(lane, a.to_block);
   for (unsigned t = 0; t < cut.pieces; ++t) {
     const int64_t tiles = t < cut.wide ? cut.size + 1 : cut.size;
-    (t < cut.wide ? cut.larger : cut.smaller)(from, a.channels / kConvBlock, a.from_block, filters, to, second);
+    (t < cut.wide ? cut.larger : cut.smaller)(from, a.channels / kConvBlock, a.from_block, filters,
+                                              to, second);
     from += tiles * kConvBlock;
     to += tiles * kConvBlock;
   }
@@ -106,7 +109,9 @@ void sum_tile(const float* x, const float* dy, int64_t second, int64_t tiles, fl
 
 // The run divides a block of 16 channels.
 template <int kVectors>
-constexpr int run_of = kConvAccumulators / kVectors >= 16 ? 16 : kConvAccumulators / kVectors >= 8 ? 8 : 4;
+constexpr int run_of = kConvAccumulators / kVectors >= 16  ? 16
+                       : kConvAccumulators / kVectors >= 8 ? 8
+                                                           : 4;
 
 template <int kVectors>
 void sums_of(const WinogradSums& a, int64_t lane) {
@@ -158,7 +163,8 @@ void winograd_sums(const WinogradSums& a) {
   if (lane < a.lanes) sums_of<1>(a, lane);
 }
 
-void winograd_filters(const WinogradFilters& f, const float* from, int64_t first, int64_t last, float* to) {
+void winograd_filters(const WinogradFilters& f, const float* from, int64_t first, int64_t last,
+                      float* to) {
   const int64_t plane = f.lanes * f.channels;
   for (int64_t group = first; group < last;) {
     const int64_t width = f.lanes - group > kWidth ? 2 * kWidth : kWidth;
@@ -170,7 +176,8 @@ void winograd_filters(const WinogradFilters& f, const float* from, int64_t first
           for (int64_t t = 0; t < kTaps; ++t) g[t][i] = filter[t];
         }
         F32 down[3][4];
-        for (int j = 0; j < 3; ++j) transform_filter(load(g[j]), load(g[3 + j]), load(g[6 + j]), down[j]);
+        for (int j = 0; j < 3; ++j)
+          transform_filter(load(g[j]), load(g[3 + j]), load(g[6 + j]), down[j]);
         for (int i = 0; i < 4; ++i) {
           F32 u[4];
           transform_filter(down[0][i], down[1][i], down[2][i], u);
@@ -182,7 +189,8 @@ void winograd_filters(const WinogradFilters& f, const float* from, int64_t first
   }
 }
 
-void winograd_filters_grad(const WinogradFilters& f, const float* sums, int64_t first, int64_t last, float* dw) {
+void winograd_filters_grad(const WinogradFilters& f, const float* sums, int64_t first, int64_t last,
+                           float* dw) {
   const int64_t plane = f.lanes * f.channels;
   for (int64_t group = first; group < last;) {
     const int64_t width = f.lanes - group > kWidth ? 2 * kWidth : kWidth;
@@ -192,7 +200,8 @@ void winograd_filters_grad(const WinogradFilters& f, const float* sums, int64_t 
         F32 across[4][3];
         for (int i = 0; i < 4; ++i)
           transform_filter_back(load(s + 4 * i * plane), load(s + (4 * i + 1) * plane),
-                                load(s + (4 * i + 2) * plane), load(s + (4 * i + 3) * plane), across[i]);
+                                load(s + (4 * i + 2) * plane), load(s + (4 * i + 3) * plane),
+                                across[i]);
         float g[kTaps][kWidth];
         for (int j = 0; j < 3; ++j) {
           F32 down[3];

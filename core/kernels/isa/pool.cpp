@@ -62,8 +62,8 @@ void max_forward_planes(const PoolGeometry& g, const T* x, T* y, I* index, int64
         const T* lower = upper + g.w;
 #pragma omp simd
         for (int64_t ox = 0; ox < g.ow; ++ox) {
-          const Best<T> best = best_of_four(upper[2 * ox], upper[2 * ox + 1], lower[2 * ox],
-                                            lower[2 * ox + 1]);
+          const Best<T> best =
+              best_of_four(upper[2 * ox], upper[2 * ox + 1], lower[2 * ox], lower[2 * ox + 1]);
           y[ox] = best.value;
           index[ox] = static_cast<I>(best.at);
         }
@@ -291,9 +291,12 @@ constexpr AvgPoolLoops<T> avg_loops{&avg_forward_planes<T>, &avg_forward_images<
 }  // namespace
 
 const PoolTable& pool_table() {
-  static const PoolTable table{max_loops<float, std::uint8_t>,  max_loops<float, std::int32_t>,
-                               max_loops<double, std::uint8_t>, max_loops<double, std::int32_t>,
-                               avg_loops<float>,                avg_loops<double>};
+  static const PoolTable table{max_loops<float, std::uint8_t>,
+                               max_loops<float, std::int32_t>,
+                               max_loops<double, std::uint8_t>,
+                               max_loops<double, std::int32_t>,
+                               avg_loops<float>,
+                               avg_loops<double>};
   return table;
 }
 
