@@ -6,7 +6,7 @@ set -euo pipefail
 if ! command -v apt-get >/dev/null 2>&1; then
   echo "no apt-get here, so nothing is installed. Needed: a C++20 compiler (g++ >= 12 or" \
     "clang++ >= 14), CMake >= 3.25, Ninja, fmt, nlohmann-json, CLI11, GoogleTest; used where" \
-    "found: oneDNN, OpenMP, Google Benchmark." >&2
+    "found: oneDNN, OpenMP, Google Benchmark, Gloo with OpenSSL." >&2
   exit 0
 fi
 
@@ -22,8 +22,8 @@ have_command ninja || required+=(ninja-build)
 for package in libfmt-dev nlohmann-json3-dev libcli11-dev libgtest-dev; do
   have_package "$package" || required+=("$package")
 done
-# Not every architecture has oneDNN; our own kernels serve without it.
-for package in libdnnl-dev libbenchmark-dev; do
+# Not every architecture has oneDNN, whose place our own kernels take; without Gloo ranks are threads.
+for package in libdnnl-dev libbenchmark-dev libgloo-dev libssl-dev; do
   have_package "$package" || optional+=("$package")
 done
 
