@@ -1,0 +1,105 @@
+// How a rank gets into the store: connect, prove, join.
+#include <algorithm>
+
+#include "core/check.h"
+#include "dist/processes/store_client.h"
+
+namespace sg::dist {
+
+using std::chrono::milliseconds;
+
+StoreClient::StoreClient(const std::string& address, int port, JobIdentity identity,
+                         milliseconds limit)
+    : identity_(std::move(identity)), where_(endpoint_text(address, port)) {
+  SG_CHECK(!identity_.token.empty(), "[store] the job token is empty; set SHARDGRAD_TOKEN");
+  SG_CHECK(port > 0 && port <= 65535, "[store] port {}; expected 1 to 65535", port);
+  const Deadline deadline(limit);
+  for (milliseconds pause(10);; pause = std::min(2 * pause, milliseconds(1000))) {
+    std::string why = "nobody listens there";
+    socket_ = connect_to(address, port, deadline, why);
+    if (socket_ && handshake(deadline, why)) break;
+    socket_ = Socket();
+    SG_CHECK(!deadline.passed(),
+             "[store] rank {} cannot join the store at {} within {}: {}; is rank 0 running there, "
+             "and is the port open?",
+             identity_.rank, where_, seconds_text(limit), why);
+    std::this_thread::sleep_for(deadline.left(pause));
+  }
+  local_address_ = own_address(socket_.fd());
+  reader_ = start_quiet_thread([this] { read(); });
+}
+
+// Waits until input_ holds so many bytes.
+bool StoreClient::receive_front(std::size_t bytes, const Deadline& deadline, std::string& why) {
+  while (input_.size() < bytes) {
+    if (!receive_some(socket_.fd(), input_, deadline, why)) return false;
+  }
+  return true;
+}
+
+// False: it may go better next time. Throws what will not.
+bool StoreClient::handshake(const Deadline& deadline, std::string& why) {
+  input_.clear();
+  const auto wrong_version = [&](std::uint32_t version) {
+    sg::fail(
+        "[store] the store at {} speaks protocol version {}, rank {} version {}; run the same "
+        "build "
+        "everywhere",
+        where_, version, identity_.rank, kStoreVersion);
+  };
+  const auto check_magic = [&](std::uint32_t& version) {
+    SG_CHECK(parse_opening(input_, version) == Parse::ok,
+             "[store] what listens at {} is no store of a job; choose another port with "
+             "--master-port or SHARDGRAD_PORT",
+             where_);
+    if (version != kStoreVersion) wrong_version(version);
+  };
+
+  Greeting greeting;
+  if (!receive_front(kOpeningBytes, deadline, why)) return false;
+  check_magic(greeting.version);
+  if (!receive_front(kGreetingBytes, deadline, why)) return false;
+  parse(input_, greeting);
+  input_.erase(0, kGreetingBytes);
+
+  const Nonce nonce = random_nonce();
+  const Mac proof = client_proof(identity_.token, greeting.nonce, nonce, kStoreVersion);
+  const std::string hello = encode(Hello{kStoreVersion, nonce, proof});
+  if (!send_all(socket_.fd(), hello, deadline, why)) return false;
+
+  Verdict verdict;
+  if (!receive_front(kVerdictBytes, deadline, why)) return false;
+  check_magic(verdict.version);
+  const bool known = parse(input_, verdict) == Parse::ok;
+  input_.erase(0, kVerdictBytes);
+  if (known && verdict.status == Status::wrong_version) wrong_version(verdict.version);
+  // A store that cannot prove the token is refused as it would refuse us.
+  const Mac expected = server_proof(identity_.token, greeting.nonce, nonce);
+  SG_CHECK(
+      known && verdict.status == Status::welcome && same(verdict.mac, expected),
+      "[store] rank {}: the job token is not that of the job at {}; set SHARDGRAD_TOKEN to the "
+      "same value everywhere",
+      identity_.rank, where_);
+
+  const std::string join = encode(Message{.type = MessageType::join,
+                                          .rank = identity_.rank,
+                                          .world_size = identity_.world_size,
+                                          .job = identity_.job,
+                                          .configuration = identity_.configuration});
+  if (!send_all(socket_.fd(), join, deadline, why)) return false;
+  Message reply;
+  std::size_t used = 0;
+  Parse got;
+  while ((got = parse_message(input_, reply, used)) == Parse::more) {
+    if (!receive_some(socket_.fd(), input_, deadline, why)) return false;
+  }
+  SG_CHECK(got == Parse::ok && (reply.type == MessageType::done || !reply.text.empty()),
+           "[store] the store at {} answered rank {} with what is no answer to a join", where_,
+           identity_.rank);
+  SG_CHECK(reply.type == MessageType::done, "[store] refused by the job at {}: {}", where_,
+           reply.text);
+  input_.erase(0, used);
+  return true;
+}
+
+}  // namespace sg::dist

@@ -1,0 +1,250 @@
+#include "dist/processes/store_socket.h"
+
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <climits>
+#include <memory>
+#include <system_error>
+
+#include "core/check.h"
+
+namespace sg::dist {
+namespace {
+
+using std::chrono::milliseconds;
+using Addresses = std::unique_ptr<addrinfo, decltype(&freeaddrinfo)>;
+
+// The addresses of a name; none with `why` if it has none (yet: names come up late in clusters).
+Addresses resolve(const std::string& address, int port, int flags, std::string& why) {
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = flags | AI_NUMERICSERV;
+  addrinfo* found = nullptr;
+  const std::string service = std::to_string(port);
+  const int error =
+      getaddrinfo(address.empty() ? nullptr : address.c_str(), service.c_str(), &hints, &found);
+  if (error != 0) {
+    why = error == EAI_SYSTEM ? error_text(errno) : gai_strerror(error);
+    found = nullptr;
+  }
+  return Addresses(found, &freeaddrinfo);
+}
+
+struct Name {
+  std::string host, port;
+};
+
+Name name_of(int fd, int (*which)(int, sockaddr*, socklen_t*)) {
+  sockaddr_storage address{};
+  socklen_t size = sizeof(address);
+  std::array<char, NI_MAXHOST> host{};
+  std::array<char, NI_MAXSERV> port{};
+  auto* plain = reinterpret_cast<sockaddr*>(&address);
+  if (which(fd, plain, &size) != 0 ||
+      getnameinfo(plain, size, host.data(), host.size(), port.data(), port.size(),
+                  NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
+    return {"an unknown address", "0"};
+  }
+  return {host.data(), port.data()};
+}
+
+// The kernel may give a connecting socket the very port that it asks for, and connect it to itself:
+// that looks like success, and holds the port against the store that is about to start.
+bool connected_to_itself(int fd) {
+  const Name own = name_of(fd, getsockname);
+  const Name peer = name_of(fd, getpeername);
+  return own.port == peer.port && own.host == peer.host;
+}
+
+bool wait_for(int fd, short events, const Deadline& deadline) {
+  for (;;) {
+    pollfd entry{fd, events, 0};
+    const int n = poll(&entry, 1, deadline.poll_ms());
+    if (n > 0) return true;
+    if (n == 0 && deadline.passed()) return false;
+    if (n < 0 && errno != EINTR) return false;
+  }
+}
+
+// 0 or an errno.
+int connect_one(int fd, const addrinfo& to, const Deadline& deadline) {
+  if (connect(fd, to.ai_addr, to.ai_addrlen) != 0 && errno != EINPROGRESS) return errno;
+  if (!wait_for(fd, POLLOUT, deadline)) return ETIMEDOUT;
+  int error = 0;
+  socklen_t size = sizeof(error);
+  getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
+  if (error == 0 && connected_to_itself(fd)) return ECONNREFUSED;
+  return error;
+}
+
+void set_int(int fd, int level, int name, int value) {
+  setsockopt(fd, level, name, &value, sizeof(value));
+}
+
+}  // namespace
+
+Socket::~Socket() {
+  if (fd_ >= 0) close(fd_);
+}
+
+Deadline::Deadline(milliseconds time) {
+  constexpr std::chrono::hours kForever(24 * 365);  // what is longer might overflow the clock
+  if (time > milliseconds(0)) at_ = Clock::now() + std::min<milliseconds>(time, kForever);
+}
+
+int Deadline::poll_ms() const {
+  if (!at_) return -1;
+  const auto left = std::chrono::ceil<milliseconds>(*at_ - Clock::now()).count();
+  return static_cast<int>(std::clamp<long long>(left, 0, INT_MAX));
+}
+
+milliseconds Deadline::left(milliseconds most) const {
+  return at_ ? std::min(most, milliseconds(poll_ms())) : most;
+}
+
+std::string endpoint_text(const std::string& address, int port) {
+  const bool v6 = address.find(':') != std::string::npos;
+  return fmt::format("{}{}{}:{}", v6 ? "[" : "", address, v6 ? "]" : "", port);
+}
+
+std::string error_text(int error) { return std::generic_category().message(error); }
+
+std::string peer_name(int fd) {
+  const Name name = name_of(fd, getpeername);
+  return endpoint_text(name.host, std::stoi(name.port));
+}
+
+std::string own_address(int fd) { return name_of(fd, getsockname).host; }
+
+int own_port(int fd) { return std::stoi(name_of(fd, getsockname).port); }
+
+Socket listen_on(const std::string& address, int port) {
+  const std::string where = endpoint_text(address, port);
+  SG_CHECK(port >= 0 && port <= 65535, "[store] port {}; expected 0 to 65535", port);
+  std::string why;
+  int error = 0;
+  const Addresses found = resolve(address, port, AI_PASSIVE, why);
+  for (const addrinfo* a = found.get(); a; a = a->ai_next) {
+    Socket socket(::socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    if (socket) {
+      set_int(socket.fd(), SOL_SOCKET, SO_REUSEADDR, 1);
+      if (a->ai_family == AF_INET6) set_int(socket.fd(), IPPROTO_IPV6, IPV6_V6ONLY, 0);
+    }
+    if (socket && bind(socket.fd(), a->ai_addr, a->ai_addrlen) == 0 &&
+        listen(socket.fd(), SOMAXCONN) == 0) {
+      return socket;
+    }
+    error = errno;
+    why = error_text(error);
+  }
+  const char* mend = "; give the address of the host of rank 0 (--master-addr, MASTER_ADDR)";
+  if (error == EADDRINUSE || error == EACCES) {
+    mend = "; choose another with --master-port or SHARDGRAD_PORT";
+  }
+  sg::fail("[store] cannot listen on {}: {}{}", where, why, mend);
+}
+
+Socket adopt_listening(int fd) {
+  int listening = 0;
+  socklen_t size = sizeof(listening);
+  SG_CHECK(
+      getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) == 0 && listening == 1,
+      "[store] file descriptor {} was handed in as the store's listening socket, but it is none",
+      fd);
+  Socket socket(fd);  // owned only from here on: it may be somebody else's
+  fcntl(fd, F_SETFD, fcntl(fd, F_GETFD) | FD_CLOEXEC);
+  fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+  return socket;
+}
+
+void set_connection_options(int fd) {
+  set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+  // Without these a host that lost its power is waited for until somebody sends it something.
+  set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+  set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, 10);
+  set_int(fd, IPPROTO_TCP, TCP_KEEPINTVL, 5);
+  set_int(fd, IPPROTO_TCP, TCP_KEEPCNT, 3);
+  set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 30'000);  // ms
+}
+
+Socket connect_to(const std::string& address, int port, const Deadline& deadline,
+                  std::string& why) {
+  const Addresses found = resolve(address, port, 0, why);
+  for (const addrinfo* a = found.get(); a; a = a->ai_next) {
+    Socket socket(::socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    // A silent address must not take the time of the others.
+    const Deadline own(std::max(deadline.left(milliseconds(10'000)), milliseconds(1)));
+    const int error = socket ? connect_one(socket.fd(), *a, own) : errno;
+    if (error == 0) {
+      set_connection_options(socket.fd());
+      return socket;
+    }
+    why = error_text(error);
+  }
+  return Socket();
+}
+
+bool send_all(int fd, Bytes bytes, const Deadline& deadline, std::string& why) {
+  while (!bytes.empty()) {
+    const ssize_t n = send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+    if (n > 0) {
+      bytes = bytes.subspan(static_cast<std::size_t>(n));
+    } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+      why = "it takes no bytes";
+      if (!wait_for(fd, POLLOUT, deadline)) return false;
+    } else if (errno != EINTR) {
+      why = error_text(errno);
+      return false;
+    }
+  }
+  return true;
+}
+
+bool receive_some(int fd, std::string& bytes, const Deadline& deadline, std::string& why) {
+  std::array<char, 16384> chunk;
+  for (;;) {
+    const ssize_t n = recv(fd, chunk.data(), chunk.size(), 0);
+    if (n > 0) {
+      bytes.append(chunk.data(), static_cast<std::size_t>(n));
+      return true;
+    }
+    if (n == 0) {
+      why = "the connection was closed";
+      return false;
+    }
+    if (errno == EAGAIN || errno == EWOULDBLOCK) {
+      why = "it accepts the connection and then says nothing";
+      if (!wait_for(fd, POLLIN, deadline)) return false;
+    } else if (errno != EINTR) {
+      why = error_text(errno);
+      return false;
+    }
+  }
+}
+
+std::thread start_quiet_thread(std::function<void()> work) {
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  std::thread thread;
+  try {
+    thread = std::thread(std::move(work));
+  } catch (...) {
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    throw;
+  }
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return thread;
+}
+
+}  // namespace sg::dist

@@ -1,0 +1,226 @@
+// What strangers and broken ranks do to the store, over real sockets: it drops them, says so, and
+// goes on working for the others.
+#if SG_GLOO
+#include <netinet/in.h>
+
+#include "tests/dist/store_support.h"
+
+namespace sg::dist {
+namespace {
+
+bool says(const TestStore& store, const std::string& part) {
+  return comes_true([&] { return store.said->text().find(part) != std::string::npos; });
+}
+
+// The store works for its rank.
+void expect_works(StoreClient& rank) {
+  rank.set("works", bytes("yes"));
+  EXPECT_EQ(text(rank.get("works", kSoon)), "yes");
+  EXPECT_FALSE(rank.failure());
+}
+
+TEST(StoreStrangers, AnotherVersionIsRefusedBeforeTheToken) {
+  const TestStore store(1);
+  Raw raw(store.port());
+  raw.greeting();
+  raw.send(encode(Hello{.version = 2}));  // its proof is wrong, too
+  Verdict verdict;
+  ASSERT_EQ(parse(raw.take(kVerdictBytes), verdict), Parse::ok);
+  EXPECT_EQ(verdict.status, Status::wrong_version);
+  EXPECT_EQ(verdict.version, kStoreVersion);
+  EXPECT_EQ(verdict.mac, Mac{});
+  EXPECT_EQ(raw.take_all(), "");
+  EXPECT_TRUE(says(store, ": it speaks protocol version 2, this store 1\n"));
+}
+
+TEST(StoreStrangers, AWrongProofGetsNoProof) {
+  const TestStore store(1);
+  Raw raw(store.port());
+  raw.greeting();
+  raw.send(encode(Hello{}));
+  Verdict verdict;
+  ASSERT_EQ(parse(raw.take(kVerdictBytes), verdict), Parse::ok);
+  EXPECT_EQ(verdict.status, Status::wrong_token);
+  EXPECT_EQ(verdict.mac, Mac{});
+  EXPECT_EQ(raw.take_all(), "");
+}
+
+TEST(StoreStrangers, AProofIsGoodOnce) {
+  const TestStore store(1);
+  Raw first(store.port()), second(store.port());
+  const std::string hello = first.hello();
+  second.greeting();
+  second.send(hello);  // overheard
+  Verdict verdict;
+  ASSERT_EQ(parse(second.take(kVerdictBytes), verdict), Parse::ok);
+  EXPECT_EQ(verdict.status, Status::wrong_token);
+}
+
+TEST(StoreStrangers, GarbageIsDroppedAtOnce) {
+  const TestStore store(1);
+  const auto rank = store.client(identity(0, 1));
+  for (const std::string& garbage :
+       {std::string("GET / HTTP/1.1\r\nHost: example\r\n\r\n"), std::string(100'000, '\xff'),
+        std::string(1, '\0'), std::string("sgstore")}) {
+    Raw raw(store.port());
+    raw.greeting();
+    raw.send(garbage);
+    if (garbage == "sgstore") continue;  // right so far: this one hangs up
+    raw.take_all();
+  }
+  EXPECT_TRUE(says(store, "it sent bytes that are no greeting of a rank"));
+  expect_works(*rank);
+}
+
+TEST(StoreStrangers, GarbageAfterTheProof) {
+  const TestStore store(1);
+  const auto rank = store.client(identity(0, 1));
+  const std::string huge("\xff\xff\xff\xff", 4);  // a frame of 4 GiB, announced
+  const std::string before = encode(Message{.type = MessageType::get, .key = "works"});
+  for (const std::string& sent : {huge, before}) {
+    Raw raw(store.port());
+    raw.send(raw.hello() + sent);
+    raw.take_all();
+  }
+  EXPECT_TRUE(says(store, "it sent bytes that are no message of the store"));
+  EXPECT_TRUE(says(store, "it asked before it joined"));
+  expect_works(*rank);
+}
+
+TEST(StoreStrangers, ASlowLorisIsDropped) {
+  StoreServer::Options options;
+  options.handshake_deadline = milliseconds(150);
+  const TestStore store(2, options);
+  const auto rank = store.client(identity(0, 2));
+  Raw silent(store.port()), loris(store.port());
+  const std::string hello = loris.hello() + Raw::join_frame(identity(1, 2));
+  std::size_t sent = 0;
+  const double seconds = seconds_of([&] {
+    for (; sent < hello.size() && !loris.ended(); ++sent) {
+      loris.send(hello.substr(sent, 1));
+      rank->set("during", bytes("it"));
+      sleep_ms(5);
+    }
+    silent.take(kGreetingBytes);
+    silent.take_all();
+  });
+  EXPECT_LT(sent, hello.size());
+  EXPECT_LT(seconds, 2);
+  EXPECT_TRUE(says(store, "it had not proven itself and joined after 0.15 s"));
+  expect_works(*rank);
+}
+
+TEST(StoreStrangers, CannotTakeAllPlaces) {
+  const TestStore store(1);
+  std::vector<std::unique_ptr<Raw>> idle;
+  for (int i = 0; i < 150; ++i) idle.push_back(std::make_unique<Raw>(store.port()));
+  const auto rank = store.client(identity(0, 1));
+  expect_works(*rank);
+  const auto open = std::count_if(idle.begin(), idle.end(), [](const auto& raw) {
+    raw->take(kGreetingBytes);
+    return !raw->ended();
+  });
+  EXPECT_LE(open, 4 + 64);
+  EXPECT_GT(open, 32);
+  EXPECT_TRUE(idle.front()->ended()) << "the oldest goes first";
+}
+
+TEST(StoreRanks, ABrokenOneIsLostWithTheReason) {
+  StoreServer::Options options;
+  options.handshake_deadline = milliseconds(150);
+  const std::string half = encode(Message{.type = MessageType::get, .key = "k"}).substr(0, 7);
+  const std::string twice = encode(Message{.type = MessageType::get, .request = 5, .key = "none"});
+  const struct {
+    std::string sent, reason;
+  } cases[] = {
+      {half, "its message stayed incomplete for 0.15 s"},
+      {std::string(40, '\xff'), "it sent bytes that are no message of the store"},
+      {encode(Message{.type = MessageType::ready}),
+       "it sent a message that is not a joined rank's to send"},
+      {Raw::join_frame(identity(1, 2)), "it sent a message that is not a joined rank's to send"},
+      {twice + twice, "it used the number of a waiting request twice"},
+  };
+  for (const auto& [sent, reason] : cases) {
+    const TestStore store(2, options);
+    const auto rank = store.client(identity(0, 2));
+    Raw broken(store.port());
+    broken.join(identity(1, 2));
+    sleep_ms(1);
+    EXPECT_TRUE(broken.send(sent));
+    EXPECT_EQ(failure_of(*rank), "rank 1 lost: " + reason);
+    broken.take_all();
+  }
+}
+
+TEST(StoreRanks, AnIdleOneIsLeftAlone) {
+  StoreServer::Options options;
+  options.handshake_deadline = milliseconds(30);
+  const TestStore store(2, options);
+  const auto ranks = store.clients(2);
+  sleep_ms(100);
+  for (const auto& rank : ranks) expect_works(*rank);
+}
+
+TEST(StoreRanks, OneThatDoesNotReadHoldsUpNobody) {
+  const TestStore store(2);
+  const auto rank = store.client(identity(0, 2));
+  rank->set("large", std::vector<char>(kMaxValue, 'v'));
+  Raw deaf(store.port());
+  deaf.join(identity(1, 2));
+  std::string requests;
+  for (std::uint32_t i = 1; i <= 60; ++i) {
+    requests += encode(Message{.type = MessageType::get, .request = i, .key = "large"});
+  }
+  const double seconds = seconds_of([&] {
+    deaf.send(requests);
+    EXPECT_EQ(failure_of(*rank), "rank 1 lost: it does not read what the store sends");
+    EXPECT_EQ(rank->get("large", kSoon).size(), kMaxValue);
+  });
+  EXPECT_LT(seconds, 2);
+}
+
+TEST(StoreRanks, TheirProofIsAskedOfTheStoreToo) {
+  // A store that does not know the token: it takes whatever comes.
+  const Socket listening = listen_on("127.0.0.1", 0);
+  const auto serve = [&](const std::string& greeting, const std::string& verdict) {
+    pollfd entry{listening.fd(), POLLIN, 0};
+    poll(&entry, 1, 5'000);
+    const Socket socket(accept4(listening.fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    std::string in, why;
+    send_all(socket.fd(), greeting, Deadline(kSoon), why);
+    while (!verdict.empty() && in.size() < kHelloBytes &&
+           receive_some(socket.fd(), in, Deadline(kSoon), why)) {
+    }
+    send_all(socket.fd(), verdict, Deadline(kSoon), why);
+    while (receive_some(socket.fd(), in, Deadline(kSoon), why)) {
+    }
+  };
+  const auto join = [&](const std::string& greeting, const std::string& verdict) {
+    std::thread store(serve, greeting, verdict);
+    const std::string error = error_of([&] {
+      StoreClient("127.0.0.1", own_port(listening.fd()), identity(1, 2), milliseconds(300));
+    });
+    store.join();
+    return error;
+  };
+  const int port = own_port(listening.fd());
+  const std::string greeting = encode(Greeting{});
+  EXPECT_HAS(join(greeting, encode(Verdict{})),
+             "the job token is not that of the job at 127.0.0.1");
+  const auto versions = fmt::format(
+      "[store] the store at 127.0.0.1:{} speaks protocol version 9, rank 1 version 1; run the same "
+      "build everywhere",
+      port);
+  EXPECT_EQ(join(encode(Greeting{.version = 9}), ""), versions);
+  EXPECT_EQ(join(greeting, encode(Verdict{.version = 9, .status = Status::wrong_version})),
+            versions);
+  EXPECT_EQ(join("SSH-2.0-OpenSSH_9.2p1\r\n", ""),
+            fmt::format("[store] what listens at 127.0.0.1:{} is no store of a job; choose another "
+                        "port with --master-port or SHARDGRAD_PORT",
+                        port));
+  EXPECT_HAS(join("", ""), "within 0.3 s: it accepts the connection and then says nothing");
+}
+
+}  // namespace
+}  // namespace sg::dist
+#endif  // SG_GLOO
