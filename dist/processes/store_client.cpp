@@ -8,6 +8,7 @@
 
 namespace sg::dist {
 
+using namespace store;
 using std::chrono::milliseconds;
 
 namespace {
@@ -160,11 +161,6 @@ void StoreClient::on_event(std::function<void()> event) {
   if (event_ && now) event_();
 }
 
-void StoreClient::tell() {
-  const std::lock_guard lock(event_mutex_);
-  if (event_) event_();
-}
-
 template <class Done>
 void StoreClient::await(std::unique_lock<std::mutex>& lock, const Deadline& deadline, Done done) {
   if (deadline.at()) {
@@ -179,72 +175,6 @@ void StoreClient::send(const std::string& bytes) {
   std::string why;
   // Half a message makes the rest of the stream worthless: the reading thread finds it ended.
   if (!send_all(socket_.fd(), bytes, Deadline(kPrompt), why)) shutdown(socket_.fd(), SHUT_RDWR);
-}
-
-void StoreClient::read() {
-  try {
-    std::string why = "it sent bytes that are no message";
-    while (read_messages()) {
-      if (!receive_some(socket_.fd(), input_, Deadline(milliseconds(0)), why)) break;
-      why = "it sent bytes that are no message";
-    }
-    lose(why);
-  } catch (const std::exception& e) {
-    lose(e.what());
-  }
-}
-
-// False: they are none.
-bool StoreClient::read_messages() {
-  std::size_t at = 0;
-  for (;;) {
-    Message message;
-    std::size_t used = 0;
-    const Parse got = parse_message(Bytes(input_).subspan(at), message, used);
-    if (got == Parse::bad) return false;
-    if (got == Parse::more) break;
-    at += used;
-    take(std::move(message));
-  }
-  input_.erase(0, at);
-  return true;
-}
-
-void StoreClient::take(Message&& message) {
-  bool news = false;
-  {
-    const std::lock_guard lock(mutex_);
-    if (message.type == MessageType::ready) {
-      ready_ = true;
-    } else if (message.type == MessageType::failed) {
-      news = !failure_;
-      if (!failure_) failure_ = Failure{message.rank, message.text};
-    } else if (message.type == MessageType::left) {
-      left_[message.rank] = message.postings;
-      news = true;
-    } else if (const auto it = replies_.find(message.request); it != replies_.end()) {
-      it->second = std::move(message);  // else: cancelled in the meantime
-    }
-  }
-  changed_.notify_all();
-  if (news) tell();
-}
-
-void StoreClient::lose(const std::string& why) {
-  bool news = false;
-  {
-    const std::lock_guard lock(mutex_);
-    if (!lost_) {
-      lost_ =
-          fmt::format("rank 0 lost: it holds the store at {}, and that is gone ({})", where_, why);
-    }
-    if (!closing_ && !failure_ && !left_.contains(identity_.rank)) {
-      failure_ = Failure{0, *lost_};
-      news = true;
-    }
-  }
-  changed_.notify_all();
-  if (news) tell();
 }
 
 }  // namespace sg::dist

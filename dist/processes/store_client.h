@@ -33,8 +33,8 @@ class StoreClient {
   /// Without leave() before it, the others see this rank lost.
   ~StoreClient();
 
-  /// Returns when the store has it. A key may be set again. Errors: longer than kMaxKey or
-  /// kMaxValue bytes, the store is full or lost.
+  /// Returns when the store has it. A key may be set again. Errors: longer than store::kMaxKey or
+  /// store::kMaxValue bytes, the store is full or lost.
   void set(const std::string& key, const std::vector<char>& value);
   /// Waits until the key is there. Errors: the timeout (names key and seconds), the job failed.
   std::vector<char> get(const std::string& key, milliseconds timeout);
@@ -44,7 +44,7 @@ class StoreClient {
   void wait_all_joined(milliseconds timeout);
 
   /// Tells all ranks that this one failed; the first failure of the job counts, of a long text the
-  /// first kMaxText bytes. Never throws; failure() holds something when it returns.
+  /// first store::kMaxText bytes. Never throws; failure() holds something when it returns.
   void fail(const std::string& text) noexcept;
   /// A clean end: this rank may go now without being missed. `postings`: collectives it posted.
   /// Never throws: if the store is lost, failure() says so.
@@ -64,34 +64,34 @@ class StoreClient {
   std::string local_address() const { return local_address_; }
 
  private:
-  bool handshake(const Deadline& deadline, std::string& why);
-  bool receive_front(std::size_t bytes, const Deadline& deadline, std::string& why);
+  bool handshake(const store::Deadline& deadline, std::string& why);
+  bool receive_front(std::size_t bytes, const store::Deadline& deadline, std::string& why);
   void read();
   bool read_messages();
-  void take(Message&& message);
+  void take(store::Message&& message);
   void lose(const std::string& why);
   void tell();
 
   /// Sends the messages and waits for all replies; `what(i)` begins the texts of errors about the
   /// i-th: "get of 'key'". `of_all`: the deadline, if it began before this call.
-  std::vector<Message> ask(std::vector<Message> messages, milliseconds timeout,
-                           const std::function<std::string(std::size_t)>& what,
-                           const Deadline* of_all = nullptr);
+  std::vector<store::Message> ask(std::vector<store::Message> messages, milliseconds timeout,
+                                  const std::function<std::string(std::size_t)>& what,
+                                  const store::Deadline* of_all = nullptr);
   template <class Done>
-  void await(std::unique_lock<std::mutex>& lock, const Deadline& deadline, Done done);
+  void await(std::unique_lock<std::mutex>& lock, const store::Deadline& deadline, Done done);
   void send(const std::string& bytes);
 
   JobIdentity identity_;
   std::string where_;  // the store's address and port
   std::string local_address_;
-  Socket socket_;
+  store::Socket socket_;
   std::string input_;  // the reading thread's, after the handshake
 
   std::mutex send_mutex_;  // a message goes out whole
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::uint32_t next_request_ = 1;
-  std::unordered_map<std::uint32_t, std::optional<Message>> replies_;
+  std::unordered_map<std::uint32_t, std::optional<store::Message>> replies_;
   bool ready_ = false;
   bool closing_ = false;             // this end closes
   std::optional<std::string> lost_;  // why the connection ended

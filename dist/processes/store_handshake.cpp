@@ -6,6 +6,7 @@
 
 namespace sg::dist {
 
+using namespace store;
 using std::chrono::milliseconds;
 
 StoreClient::StoreClient(const std::string& address, int port, JobIdentity identity,

@@ -4,7 +4,7 @@
 #include "core/check.h"
 #include "dist/processes/store_session.h"
 
-namespace sg::dist {
+namespace sg::dist::store {
 namespace {
 
 // Of a text of any length, what a message takes.
@@ -185,4 +185,4 @@ std::vector<int> StoreJob::missing() const {
   return ranks;
 }
 
-}  // namespace sg::dist
+}  // namespace sg::dist::store

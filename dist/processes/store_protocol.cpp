@@ -1,17 +1,12 @@
 #include "dist/processes/store_protocol.h"
 
-#include <openssl/crypto.h>
-#include <openssl/evp.h>
-#include <openssl/hmac.h>
-#include <openssl/rand.h>
-
 #include <algorithm>
 #include <cstring>
 #include <type_traits>
 
 #include "core/check.h"
 
-namespace sg::dist {
+namespace sg::dist::store {
 namespace {
 
 constexpr std::size_t kFrameHead = 5;  // type and request, which the length counts
@@ -103,24 +98,9 @@ struct Reader {
   }
 };
 
-Mac hmac(const std::string& token, const std::string& text) {
-  Mac mac{};
-  unsigned size = 0;
-  const auto* made = HMAC(EVP_sha256(), token.data(), static_cast<int>(token.size()),
-                          reinterpret_cast<const unsigned char*>(text.data()), text.size(),
-                          reinterpret_cast<unsigned char*>(mac.data()), &size);
-  SG_CHECK(made && size == kMacBytes, "[store] OpenSSL cannot make an HMAC-SHA256");
-  return mac;
-}
-
 template <class T>
 std::string text_of(const T& bytes) {
   return std::string(bytes.begin(), bytes.end());
-}
-
-void fill_random(char* out, std::size_t size) {
-  SG_CHECK(RAND_bytes(reinterpret_cast<unsigned char*>(out), static_cast<int>(size)) == 1,
-           "[store] OpenSSL has no random bytes to give");
 }
 
 }  // namespace
@@ -175,32 +155,6 @@ Parse parse(Bytes in, Verdict& out) {
   return Parse::ok;
 }
 
-Mac client_proof(const std::string& token, const Nonce& server, const Nonce& client,
-                 std::uint32_t version) {
-  std::string text = "client" + text_of(server) + text_of(client);
-  put(text, version);
-  return hmac(token, text);
-}
-
-Mac server_proof(const std::string& token, const Nonce& server, const Nonce& client) {
-  return hmac(token, "server" + text_of(client) + text_of(server));
-}
-
-bool same(const Mac& a, const Mac& b) { return CRYPTO_memcmp(a.data(), b.data(), kMacBytes) == 0; }
-
-Nonce random_nonce() {
-  Nonce nonce;
-  fill_random(nonce.data(), nonce.size());
-  return nonce;
-}
-
-std::string random_token() {
-  const Nonce bytes = random_nonce();
-  std::string text;
-  for (const char byte : bytes) text += fmt::format("{:02x}", static_cast<unsigned char>(byte));
-  return text;
-}
-
 std::string encode(const Message& message) {
   std::string body;
   put(body, static_cast<std::uint8_t>(message.type));
@@ -232,4 +186,4 @@ std::string seconds_text(std::chrono::milliseconds time) {
   return fmt::format("{:g} s", static_cast<double>(time.count()) / 1000);
 }
 
-}  // namespace sg::dist
+}  // namespace sg::dist::store

@@ -25,8 +25,8 @@ struct JobIdentity {
   std::string token;  ///< the secret; never sent, never in a text
   int rank = 0;       ///< ignored for the server
   int world_size = 1;
-  std::string job;            ///< an id, at most kMaxName bytes
-  std::string configuration;  ///< a hash in hex, at most kMaxName bytes
+  std::string job;            ///< an id, at most store::kMaxName bytes
+  std::string configuration;  ///< a hash in hex, at most store::kMaxName bytes
 };
 
 /// The first failure of a job; the text names the rank where it matters.
@@ -34,6 +34,13 @@ struct Failure {
   int rank = 0;
   std::string text;
 };
+
+/// 32 bytes of the system's randomness in hex: a job token.
+std::string random_token();
+
+}  // namespace sg::dist
+
+namespace sg::dist::store {
 
 inline constexpr std::uint32_t kStoreVersion = 1;
 inline constexpr std::array<char, 8> kStoreMagic{'s', 'g', 's', 't', 'o', 'r', 'e', '\n'};
@@ -103,8 +110,6 @@ Mac server_proof(const std::string& token, const Nonce& server, const Nonce& cli
 /// Takes equally long wherever they differ.
 bool same(const Mac& a, const Mac& b);
 Nonce random_nonce();
-/// 32 bytes of the system's randomness in hex: a job token.
-std::string random_token();
 
 enum class MessageType : std::uint8_t {
   // Of a rank. Each is answered by done, value or refused with its request number.
@@ -147,4 +152,4 @@ Parse parse_message(Bytes in, Message& out, std::size_t& used, std::size_t limit
 /// "0.5 s"
 std::string seconds_text(std::chrono::milliseconds time);
 
-}  // namespace sg::dist
+}  // namespace sg::dist::store

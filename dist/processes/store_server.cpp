@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <climits>
 #include <cstdio>
@@ -15,15 +14,8 @@
 
 namespace sg::dist {
 
+using namespace store;
 using std::chrono::milliseconds;
-
-namespace {
-
-const char* const kNoGoodbye = "its connection to the store ended without a goodbye";
-constexpr milliseconds kAcceptPause{100};
-constexpr int kMostRefusalsSaid = 20;  // a port scanner must not fill the log
-
-}  // namespace
 
 StoreServer::StoreServer(JobIdentity identity, Options options)
     : options_(std::move(options)),
@@ -122,37 +114,6 @@ void StoreServer::sweep(Time now) {
   connections_.resize(kept);
 }
 
-bool StoreServer::settle(Connection& c, Time now) {
-  if (!c.session) return now < c.ends;
-  Session& session = *c.session;
-  if (session.late(now, options_.handshake_deadline)) {
-    const std::string limit = seconds_text(options_.handshake_deadline);
-    session.close(session.joined() ? "its message stayed incomplete for " + limit
-                                   : "it had not proven itself and joined after " + limit);
-  }
-  std::string& output = session.output();
-  std::size_t sent = 0;
-  while (sent < output.size()) {
-    const ssize_t n = send(c.socket.fd(), output.data() + sent, output.size() - sent, MSG_NOSIGNAL);
-    if (n > 0) {
-      sent += static_cast<std::size_t>(n);
-    } else if (errno != EINTR) {
-      if (errno != EAGAIN && errno != EWOULDBLOCK) session.close(kNoGoodbye);
-      break;
-    }
-  }
-  output.erase(0, sent);
-  if (!session.closing()) return true;
-  // Said goodbye to, but not closed at once: bytes that come unread would make the kernel take back
-  // (RST) the refusal that was just sent.
-  if (!session.joined()) say_refused(session);
-  shutdown(c.socket.fd(), SHUT_WR);
-  job_.remove(session, session.reason());
-  c.session.reset();
-  c.ends = now + options_.handshake_deadline;
-  return true;
-}
-
 void StoreServer::publish() {
   {
     const std::lock_guard lock(mutex_);
@@ -181,61 +142,9 @@ int StoreServer::poll_timeout(Time now) const {
   return static_cast<int>(std::clamp<long long>(left, 0, INT_MAX));
 }
 
-void StoreServer::accept_all(Time now) {
-  for (;;) {
-    Socket socket(accept4(listening_.fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-    if (!socket) {
-      if (errno == EINTR || errno == ECONNABORTED) continue;
-      if (errno == EAGAIN || errno == EWOULDBLOCK) return;
-      // No file descriptor or memory for it: poll() would report it again at once.
-      make_room();
-      accept_again_ = now + kAcceptPause;
-      return;
-    }
-    if (connections_.size() >= max_connections_ && !make_room()) continue;
-    set_connection_options(socket.fd());
-    auto session = std::make_unique<Session>(job_, peer_name(socket.fd()), random_nonce(), now);
-    connections_.push_back({std::move(socket), std::move(session), {}});
-  }
-}
-
-bool StoreServer::make_room() {
-  const auto oldest =
-      std::find_if(connections_.begin(), connections_.end(),
-                   [](const Connection& c) { return !c.session || !c.session->joined(); });
-  if (oldest == connections_.end()) return false;
-  connections_.erase(oldest);
-  return true;
-}
-
-void StoreServer::receive(Connection& c, Time now) {
-  std::array<char, 65536> chunk;
-  const std::size_t most = c.session ? std::min(c.session->wants(), chunk.size()) : chunk.size();
-  if (most == 0) return;
-  const ssize_t n = recv(c.socket.fd(), chunk.data(), most, 0);
-  if (n > 0) {
-    if (c.session) c.session->feed({chunk.data(), static_cast<std::size_t>(n)}, now);
-    return;
-  }
-  if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) return;
-  if (c.session) {
-    c.session->output().clear();
-    c.session->close(kNoGoodbye);
-  } else {
-    c.ends = now;
-  }
-}
-
 void StoreServer::say(const std::string& text) const {
   if (options_.say) return options_.say(text);
   fmt::print(stderr, "{}\n", text);
-}
-
-void StoreServer::say_refused(const Session& session) {
-  if (session.reason() == kNoGoodbye || refusals_said_ == kMostRefusalsSaid) return;
-  ++refusals_said_;
-  say(fmt::format("[store] refused {}: {}{}", session.peer(), session.reason(),
-                  refusals_said_ == kMostRefusalsSaid ? " (further ones are not told)" : ""));
 }
 
 }  // namespace sg::dist

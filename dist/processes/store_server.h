@@ -51,9 +51,10 @@ class StoreServer {
  private:
   using Time = std::chrono::steady_clock::time_point;
   struct Connection {
-    Socket socket;
-    std::unique_ptr<Session> session;  // none: refused or over, and what still comes is thrown away
-    Time ends{};                       // of the latter, at the latest
+    store::Socket socket;
+    std::unique_ptr<store::Session>
+        session;  // none: refused or over, and what still comes is thrown away
+    Time ends{};  // of the latter, at the latest
   };
 
   void run();
@@ -67,16 +68,16 @@ class StoreServer {
   bool make_room();
   void receive(Connection& connection, Time now);
   void say(const std::string& text) const;
-  void say_refused(const Session& session);
+  void say_refused(const store::Session& session);
 
   Options options_;
-  Socket listening_;
-  Socket wake_;  // an eventfd
+  store::Socket listening_;
+  store::Socket wake_;  // an eventfd
   int port_ = 0;
   std::size_t max_connections_;
   std::atomic<bool> stopping_{false};
   // The thread's own.
-  StoreJob job_;
+  store::StoreJob job_;
   std::vector<Connection> connections_;  // oldest first
   Time started_, next_report_, accept_again_{};
   int refusals_said_ = 0;

@@ -5,7 +5,7 @@
 
 #include "core/check.h"
 
-namespace sg::dist {
+namespace sg::dist::store {
 
 Session::Session(StoreJob& job, std::string peer, const Nonce& nonce, Time now)
     : job_(job), peer_(std::move(peer)), nonce_(nonce), incomplete_since_(now) {
@@ -118,4 +118,4 @@ std::string ranks_text(const std::vector<int>& ranks) {
   return text;
 }
 
-}  // namespace sg::dist
+}  // namespace sg::dist::store

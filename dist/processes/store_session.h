@@ -12,9 +12,12 @@
 
 #include "dist/processes/store_protocol.h"
 
-namespace sg::dist {
+namespace sg::dist::store {
 
 class Session;
+
+/// The reason of a session whose connection just ended.
+inline constexpr const char* kNoGoodbye = "its connection to the store ended without a goodbye";
 
 /// Keys and values, who has joined and who has left, and the job's first failure.
 class StoreJob {
@@ -118,4 +121,4 @@ class Session {
 /// "rank 2", "ranks 2, 3"; of many the first 16 and how many more.
 std::string ranks_text(const std::vector<int>& ranks);
 
-}  // namespace sg::dist
+}  // namespace sg::dist::store

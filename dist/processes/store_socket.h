@@ -1,16 +1,12 @@
 // TCP sockets of the store: non-blocking, closed on exec, never a SIGPIPE; IPv4, IPv6 and names.
 #pragma once
 
-#include <chrono>
-#include <functional>
-#include <optional>
 #include <string>
-#include <thread>
 #include <utility>
 
-#include "dist/processes/store_protocol.h"
+#include "dist/processes/store_io.h"
 
-namespace sg::dist {
+namespace sg::dist::store {
 
 /// Owns a file descriptor.
 class Socket {
@@ -30,27 +26,10 @@ class Socket {
   int fd_ = -1;
 };
 
-/// A moment after which a wait is an error.
-class Deadline {
- public:
-  using Clock = std::chrono::steady_clock;
-  explicit Deadline(std::chrono::milliseconds time);  ///< 0: none
-  bool passed() const { return at_ && Clock::now() >= *at_; }
-  /// What is left in milliseconds for poll(), rounded up; -1 without a deadline.
-  int poll_ms() const;
-  /// The time left, at most `most`.
-  std::chrono::milliseconds left(std::chrono::milliseconds most) const;
-  const std::optional<Clock::time_point>& at() const { return at_; }
-
- private:
-  std::optional<Clock::time_point> at_;
-};
-
 /// "10.0.0.1:29500", "[::1]:29500"
 std::string endpoint_text(const std::string& address, int port);
-std::string error_text(int error);  ///< of an errno
-std::string peer_name(int fd);      ///< "10.0.0.1:41234"
-std::string own_address(int fd);    ///< "10.0.0.7"
+std::string peer_name(int fd);    ///< "10.0.0.1:41234"
+std::string own_address(int fd);  ///< "10.0.0.7"
 int own_port(int fd);
 
 /// A listening socket; an empty address is every address of this host. Errors name the address.
@@ -61,12 +40,4 @@ Socket adopt_listening(int fd);
 void set_connection_options(int fd);
 /// One attempt at each address of the name. No socket: `why` says the last one's error.
 Socket connect_to(const std::string& address, int port, const Deadline& deadline, std::string& why);
-/// False with `why` if it was not all taken before the deadline, or the connection ended.
-bool send_all(int fd, Bytes bytes, const Deadline& deadline, std::string& why);
-/// Waits for bytes and appends them. False with `why` at the deadline or the connection's end.
-bool receive_some(int fd, std::string& bytes, const Deadline& deadline, std::string& why);
-
-/// A thread that gets no signals: they are the program's.
-std::thread start_quiet_thread(std::function<void()> work);
-
-}  // namespace sg::dist
+}  // namespace sg::dist::store

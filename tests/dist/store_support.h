@@ -16,6 +16,8 @@
 
 namespace sg::dist {
 
+using namespace store;
+
 inline const std::string kTestToken = "1f2e3d4c5b6a79880123456789abcdef";
 inline constexpr milliseconds kSoon{5'000};  // for what must come; a test fails after it
 
