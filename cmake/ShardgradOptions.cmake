@@ -19,6 +19,7 @@ option(SHARDGRAD_BENCH "Build the microbenchmarks (where Google Benchmark is fou
        ${PROJECT_IS_TOP_LEVEL})
 option(SHARDGRAD_INSTALL "Make install rules" ${PROJECT_IS_TOP_LEVEL})
 option(SHARDGRAD_CCACHE "Compile through ccache where it is found" ${PROJECT_IS_TOP_LEVEL})
+option(SHARDGRAD_FUZZ "Build the fuzzers of tests/fuzz with clang's libFuzzer" OFF)
 option(SHARDGRAD_WERROR "Warnings are errors" OFF)
 set(SHARDGRAD_SANITIZE "" CACHE STRING "Sanitizers for -fsanitize=, such as address,undefined")
 
