@@ -11,6 +11,7 @@ endfunction()
 sg_part(SHARDGRAD_ONEDNN AUTO "oneDNN for matrix products and convolutions")
 sg_part(SHARDGRAD_OPENMP AUTO "OpenMP as the compute thread pool of a rank")
 
+sg_part(SHARDGRAD_FAULTS AUTO "Faults on demand for tests, SHARDGRAD_FAULT (AUTO: not in Release)")
 sg_part(SHARDGRAD_GLOO AUTO "Gloo (and OpenSSL) for ranks that are processes")
 
 option(SHARDGRAD_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
@@ -25,6 +26,12 @@ set(SHARDGRAD_SANITIZE "" CACHE STRING "Sanitizers for -fsanitize=, such as addr
 
 if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
   set(CMAKE_BUILD_TYPE Release CACHE STRING "Build type" FORCE)
+endif()
+
+set(sg_faults 0)
+if(SHARDGRAD_FAULTS STREQUAL "ON" OR
+   (SHARDGRAD_FAULTS STREQUAL "AUTO" AND NOT CMAKE_BUILD_TYPE STREQUAL "Release"))
+  set(sg_faults 1)
 endif()
 
 if(PROJECT_IS_TOP_LEVEL)

@@ -31,7 +31,7 @@ function(sg_room name)
   target_link_libraries(${target} ${visibility} ${arg_LINKS})
   if(name STREQUAL "core")
     target_compile_definitions(${target} ${visibility}
-      SG_ONEDNN=${sg_onednn} SG_OPENMP=${sg_openmp} SG_ISA_X86=${sg_isa_x86})
+      SG_FAULTS=${sg_faults} SG_ONEDNN=${sg_onednn} SG_OPENMP=${sg_openmp} SG_ISA_X86=${sg_isa_x86})
     # Templates of ours that are instantiated in a user's file must round as they do here.
     target_compile_options(${target} INTERFACE -ffp-contract=off)
   endif()

@@ -4,7 +4,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "core/device.h"
@@ -35,6 +38,10 @@ struct Rank {
   std::shared_ptr<Ledger>
       account;  ///< a part of the program's own ledger (an engine's), which books beside the rank's
   StepState state;
+#if SG_FAULTS
+  std::map<std::string, std::int64_t, std::less<>>
+      fault_counts;  ///< how often each site was passed
+#endif
 
   Ledger& ledger() const { return memory->ledger; }
 };

@@ -36,24 +36,23 @@ Ready<Tensor> start_all_gather(Comm& comm, int unit, const Tensor& shard, const 
   Posting posting{.op = "all_gather", .unit = unit, .dtype = shard.dtype(), .count = shard.numel()};
   posting.data = static_cast<const char*>(shard.raw_data());
   posting.bytes = bytes;
-  return {
-      full,
-      comm.start(posting, shard.storage(), "all_gather", (comm.size() - 1) * bytes,
-                 [&comm, shard, full, bytes](Operation& operation) {
-                   char* out = static_cast<char*>(full.raw_data());
-                   for (int k = 0; k < comm.size(); ++k) {
-                     // Each rank begins with its successor, so that not all read the same memory at
-                     // once.
-                     const int r = (comm.rank() + k) % comm.size();
-                     const char* in = r == comm.rank() ? static_cast<const char*>(shard.raw_data())
-                                                       : comm.view(operation, r);
-                     char* to = out + r * bytes;
-                     if (in == to) continue;
-                     parallel_for(bytes, kGrain * 4, [&](std::int64_t begin, std::int64_t end) {
-                       std::memcpy(to + begin, in + begin, static_cast<std::size_t>(end - begin));
-                     });
-                   }
-                 })};
+  posting.copied = true;
+  const auto gather = [&comm, shard, full, bytes](Operation& operation) {
+    char* const out = static_cast<char*>(full.raw_data());
+    char* const own = out + comm.rank() * bytes;
+    if (own != shard.raw_data())
+      parallel_for(bytes, kGrain * 4, [&](std::int64_t begin, std::int64_t end) {
+        std::memcpy(own + begin, static_cast<const char*>(shard.raw_data()) + begin,
+                    static_cast<std::size_t>(end - begin));
+      });
+    // Each rank begins with its successor, so that not all read the same memory at once.
+    for (int k = 1; k < comm.size(); ++k) {
+      const int r = (comm.rank() + k) % comm.size();
+      comm.read(operation, r, out + r * bytes);
+    }
+  };
+  return {full,
+          comm.start(posting, shard.storage(), "all_gather", (comm.size() - 1) * bytes, gather)};
 }
 
 Ready<Tensor> start_reduce_scatter(Comm& comm, int unit, const Tensor& partial, const Tensor& shard,

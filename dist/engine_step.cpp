@@ -3,6 +3,7 @@
 #include <bit>
 #include <cmath>
 
+#include "core/fault.h"
 #include "dist/arrows.h"
 #include "dist/engine.h"
 #include "optim/clip.h"
@@ -39,6 +40,9 @@ bool Engine::step() {
   if (micro_ < options_.accumulate) return false;
   const Scoped account(current_rank().account, account_);
   broken_ = true;
+  if (fault::at("step") == fault::Action::nan)
+    for (auto& unit : units_)
+      if (unit->trainable) unit->accumulated.fill(NAN);
   reduce();
   optim::StepValues values;
   values.step = steps_ + 1;

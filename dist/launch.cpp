@@ -1,6 +1,8 @@
 #include "dist/launch.h"
 
 #include <csignal>
+#include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <mutex>
 #include <thread>
@@ -25,6 +27,25 @@ void on_stop_signal(int signal) {
 
 int default_threads(int ranks) { return std::max(available_cores() / std::max(ranks, 1), 1); }
 
+Executor default_executor(int ranks, int threads) {
+  return ranks > 1 && ranks * (threads + 1) <= available_cores() ? Executor::thread
+                                                                 : Executor::inlined;
+}
+
+std::string dump_history(const Comm& comm) {
+  const char* folder = std::getenv("SHARDGRAD_LOG_DIR");
+  if (folder == nullptr || *folder == '\0')
+    return fmt::format("rank {}: its last collectives (all {} with SHARDGRAD_LOG_DIR=FOLDER)\n{}",
+                       comm.rank(), Comm::kHistory, comm.history(5));
+  const std::string path = fmt::format("{}/collectives.rank{}.txt", folder, comm.rank());
+  std::FILE* file = std::fopen(path.c_str(), "w");
+  if (file == nullptr) return fmt::format("cannot write {}\n", path);
+  const std::string text = comm.history();
+  std::fwrite(text.data(), 1, text.size(), file);
+  std::fclose(file);
+  return fmt::format("rank {}: its last collectives are in {}\n", comm.rank(), path);
+}
+
 void install_stop_signals() {
   std::signal(SIGINT, on_stop_signal);
   std::signal(SIGTERM, on_stop_signal);
@@ -41,8 +62,7 @@ void launch_ranks(int ranks, const std::function<void(Rank&)>& fn, const LaunchO
   WaitOptions wait{.deadline = options.deadline};
   // Spinning steals the core from the thread that is waited for, unless every thread has one.
   if (ranks * threads > cores) wait.spin = std::chrono::microseconds(0);
-  const Executor executor = options.executor.value_or(
-      ranks > 1 && ranks * (threads + 1) <= cores ? Executor::thread : Executor::inlined);
+  const Executor executor = options.executor.value_or(default_executor(ranks, threads));
   ThreadWorld world(ranks, wait);
   // Ranks outlive all threads: what a failed rank has posted stays readable until every peer has
   // left.
@@ -91,6 +111,8 @@ void launch_ranks(int ranks, const std::function<void(Rank&)>& fn, const LaunchO
   // All comm threads end before anything is freed that they might read.
   for (const auto& comm : comms) comm->stop();
   if (first == nullptr) return;
+  if (ranks > 1 && std::getenv("SHARDGRAD_LOG_DIR") != nullptr)
+    for (const auto& comm : comms) dump_history(*comm);
   try {
     std::rethrow_exception(first);
   } catch (const std::exception& e) {

@@ -26,8 +26,14 @@ struct LaunchOptions {
 void launch_ranks(int ranks, const std::function<void(Rank&)>& fn,
                   const LaunchOptions& options = {});
 
-/// Compute threads a rank gets by default.
+/// Compute threads a rank gets by default, of `ranks` on this machine.
 int default_threads(int ranks);
+/// A comm thread a rank where each has a core to spare, else inline.
+Executor default_executor(int ranks, int threads);
+
+/// What failed ranks were doing: the last collectives of `comm`, into a file of the folder
+/// SHARDGRAD_LOG_DIR (collectives.rank2.txt); without it the last five are a text to print.
+std::string dump_history(const Comm& comm);
 
 /// Asks the training loops of this process to finish their step and end. Set by SIGINT and SIGTERM
 /// after install_stop_signals(); a second signal ends the process at once.

@@ -8,7 +8,7 @@
 
 #include "core/rng.h"
 #include "dist/engine.h"
-#include "dist/launch.h"
+#include "dist/job.h"
 #include "examples/common/options.h"
 #include "nn/nn.h"
 
@@ -30,8 +30,8 @@ std::pair<Tensor, Tensor> make_batch(std::uint64_t seed, std::int64_t first, std
   return {inputs, labels};
 }
 
-// What each rank does; a rank is a thread. No line of it depends on the plan or on the number of
-// ranks.
+// What each rank does; a rank is a thread, or a process that a launcher started. No line of it
+// depends on the plan or on the number of ranks.
 void train(const examples::TrainOptions& options, const Rank& rank) {
   // A plain module and a plain optimizer become an engine. The plan decides who keeps what.
   auto engine = dist::initialize(nn::share(nn::Linear(kSize, kSize)), make_optimizer(options),
@@ -67,7 +67,7 @@ int main(int argc, char** argv) {
     add_options(app, options);
     parse(app, options, argc, argv);
     const auto rank_main = [&](const Rank& rank) { train(options, rank); };
-    dist::launch_ranks(options.ranks, rank_main, launch_options(options));
+    dist::Job(options.ranks, launch_options(options), options.command_line).run(rank_main);
     return 0;
   });
 }

@@ -1,6 +1,9 @@
 #include "dist/comm/comm.h"
 
+#include <algorithm>
+
 #include "core/check.h"
+#include "core/fault.h"
 #include "dist/comm/threads.h"
 
 namespace sg::dist {
@@ -35,9 +38,17 @@ std::shared_ptr<Operation> Comm::start(Posting posting, std::shared_ptr<void> ow
   // A transport remembers a bounded number of postings; every rank finishes the same old one before
   // it posts more.
   if (unreleased_.size() >= kWindow) unreleased_[unreleased_.size() - kWindow]->wait();
+  const fault::Action action = fault::at(name);
+  if (action == fault::Action::wrongshape) ++posting.count;
+  if (action == fault::Action::skip) {
+    operation->posting_ = posting;
+    operation->released_ = operation->done_ = true;
+    return operation;
+  }
   posting.sequence = next_++;
   operation->posting_ = posting;
   operation->posted_ = std::move(owner);
+  history_[posting.sequence % kHistory] = {posting, false};
   const Rank& rank = current_rank();
   rank.ledger().book_traffic(rank.phase, name, sent);
   if (rank.account != nullptr) rank.account->book_traffic(rank.phase, name, sent);
@@ -58,10 +69,15 @@ const char* Comm::view(const Operation& operation, int peer) {
   return transport_->view(operation.posting_, peer);
 }
 
+void Comm::read(const Operation& operation, int peer, char* to) {
+  transport_->read(operation.posting_, peer, to);
+}
+
 void Comm::finish(Operation& operation) {
   try {
     operation.finish_(operation);
     transport_->finish(operation.posting_.sequence);
+    history_[operation.posting_.sequence % kHistory].finished = true;
   } catch (...) {
     operation.error_ = std::current_exception();
   }
@@ -78,6 +94,16 @@ void Comm::quiesce() {
     operation->wait_readers();
     unreleased_.pop_front();
   }
+}
+
+std::string Comm::history(std::size_t most) const {
+  std::string text;
+  const std::uint64_t kept = std::min<std::uint64_t>({next_, kHistory, most});
+  for (std::uint64_t s = next_ - kept; s < next_; ++s) {
+    const Entry& entry = history_[s % kHistory];
+    text += fmt::format("{}{}\n", describe(entry.posting), entry.finished ? "" : ", unfinished");
+  }
+  return text;
 }
 
 void Operation::wait() {

@@ -2,10 +2,12 @@
 // their traffic. A Comm is handed in, never "the world".
 #pragma once
 
+#include <array>
 #include <deque>
 #include <exception>
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "core/rank.h"
 #include "core/stream.h"
@@ -56,6 +58,8 @@ class Comm {
                                    std::function<void(Operation&)> finish);
   /// Inside finish: the bytes that `peer` has for this rank; waits for them.
   const char* view(const Operation& operation, int peer);
+  /// Inside finish: copies them to `to`.
+  void read(const Operation& operation, int peer, char* to);
   /// Waits until peers have read everything this rank ever posted: its memory may change.
   void quiesce();
   /// Collectives that peers may still read from.
@@ -66,6 +70,10 @@ class Comm {
   /// Ends the comm thread. What this rank posted stays readable until the Comm is gone.
   void stop() { stream_.reset(); }
   void poison(const std::string& cause) { transport_->poison(cause); }
+  /// The last collectives (at most `most`, and kHistory), a line each, oldest first: what a rank
+  /// was doing when it failed. After stop().
+  std::string history(std::size_t most = kHistory) const;
+  static constexpr std::size_t kHistory = 256;
 
  private:
   friend class Operation;
@@ -77,6 +85,14 @@ class Comm {
   const Executor executor_;
   std::uint64_t next_ = 0;
   std::deque<std::shared_ptr<Operation>> unreleased_;
+
+  // Entry i of the ring is collective s with s % kHistory == i. A view of what was posted is not
+  // kept.
+  struct Entry {
+    Posting posting;
+    bool finished = false;
+  };
+  std::array<Entry, kHistory> history_;
 
   std::unique_ptr<Stream> stream_;  // null with the inlined executor
 };

@@ -1,22 +1,21 @@
 #include "dist/comm/threads.h"
 
+#include <cstring>
+
 #include "core/check.h"
+#include "core/parallel.h"
 
 namespace sg::dist {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr std::int64_t kGrain = 1 << 17;  // bytes worth a thread
+
 void pause() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
 #endif
-}
-
-std::string describe(const Posting& p) {
-  return fmt::format("{}{} ({} x {}, collective {})", p.op,
-                     p.unit < 0 ? "" : fmt::format(" of unit {}", p.unit), p.count,
-                     name_of(p.dtype), p.sequence);
 }
 
 }  // namespace
@@ -41,11 +40,16 @@ class ThreadTransport final : public Transport {
     ThreadWorld::Slot& slot = slot_of(peer, mine.sequence);
     wait([&] { return slot.posted.load() > mine.sequence; }, mine.op, mine.sequence, peer);
     const Posting& theirs = slot.posting;
-    SG_CHECK(std::string_view(theirs.op) == mine.op && theirs.unit == mine.unit &&
-                 theirs.dtype == mine.dtype && theirs.count == mine.count,
-             "[{}] rank {} is in {}, rank {} in {}: all ranks must run the same program", mine.op,
-             rank_, describe(mine), peer, describe(theirs));
+    check_same(mine, rank_, theirs, peer);
     return theirs.data + theirs.stride * rank_;
+  }
+
+  void read(const Posting& mine, int peer, char* to) override {
+    const char* from = view(mine, peer);
+    if (from == to) return;
+    parallel_for(mine.bytes, kGrain, [&](std::int64_t begin, std::int64_t end) {
+      std::memcpy(to + begin, from + begin, static_cast<std::size_t>(end - begin));
+    });
   }
 
   void finish(std::uint64_t sequence) override {

@@ -24,7 +24,13 @@ struct Posting {
   const char* data = nullptr;
   std::int64_t stride = 0;  ///< bytes
   std::int64_t bytes = 0;   ///< that one peer reads
+  bool copied = false;      ///< peers take it by read() alone, never by view()
 };
+
+/// "reduce_scatter of unit 1 (64 x f32, collective 41)".
+std::string describe(const Posting& posting);
+/// An error that names both unless they are the same op, unit, dtype and count.
+void check_same(const Posting& mine, int rank, const Posting& theirs, int peer);
 
 class Transport {
  public:
@@ -40,6 +46,8 @@ class Transport {
   /// returns the bytes it has for this rank. Errors: deadline passed, peer failed, another
   /// collective found (both are named).
   virtual const char* view(const Posting& mine, int peer) = 0;
+  /// The same, copied to `to`: without an intermediate place where bytes come over a wire.
+  virtual void read(const Posting& mine, int peer, char* to) = 0;
   /// This rank has read all that it needs of collective `sequence`.
   virtual void finish(std::uint64_t sequence) = 0;
   /// Waits until every peer has finished reading what this rank posted in collective `sequence`.

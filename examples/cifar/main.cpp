@@ -11,7 +11,7 @@
 #include <fmt/format.h>
 
 #include "core/safetensors.h"
-#include "dist/launch.h"
+#include "dist/job.h"
 #include "examples/cifar/compare.h"
 #include "examples/cifar/nets.h"
 #include "examples/cifar/train.h"
@@ -34,32 +34,39 @@ data::Splits check_input(const Options& options) {
   });
 }
 
+/// What rank 0 says for all; other processes only train.
+void say(const dist::Job& job, std::string_view text) {
+  if (job.speaks()) fmt::print("{}", text);
+}
+
 int run(const Options& options) {
   const data::Splits data = check_input(options);
-  fmt::print("{}", settings_text(options, data, make_net(options.net)->parameter_count()));
+  dist::Job job(options.ranks, launch_options(options), options.command_line);
+  say(job, settings_text(options, job, data, make_net(options.net)->parameter_count()));
   std::optional<Metrics> metrics;
-  if (!options.metrics.empty()) metrics.emplace(options.metrics);
+  if (!options.metrics.empty() && job.speaks()) metrics.emplace(options.metrics);
   dist::install_stop_signals();  // Ctrl-C ends the run after the step under way
 
   std::vector<Result> results;
   const std::vector<const dist::Plan*> plans = options.plans();
   for (const dist::Plan* plan : plans) {
-    fmt::print("\n{}\n", plan->name);
+    say(job, fmt::format("\n{}\n", plan->name));
     const bool save = !options.save_weights.empty() && results.empty();
-    results.push_back(train({options, *plan, data, metrics ? &*metrics : nullptr, save}));
+    results.push_back(train({job, options, *plan, data, metrics ? &*metrics : nullptr, save}));
     const Result& result = results.back();
-    if (result.accuracy) fmt::print("{}", result.accuracy->text(results.size() == 1));
-    if (plans.size() == 1) fmt::print("\n{}", result.report.text());
+    if (result.accuracy) say(job, result.accuracy->text(results.size() == 1));
+    if (plans.size() == 1) say(job, "\n" + result.report.text());
     if (metrics) metrics->add_summary(result);
     if (result.interrupted) break;
   }
   if (metrics) metrics->finish();
 
   if (results.back().interrupted) {
-    fmt::print("stopped by a signal after step {} of {}\n", results.back().steps.size(),
-               steps_to_train(options, data.train->size()));
+    say(job, fmt::format("stopped by a signal after step {} of {}\n", results.back().steps.size(),
+                         steps_to_train(options, data.train->size())));
     return examples::kInterruptedStatus;
   }
+  if (!job.speaks()) return 0;  // rank 0 has what all have, and compares
   if (plans.size() == 1) {
     SG_CHECK(results[0].report.matches(),
              "[report] memory or traffic is not as predicted; the lines above say where");

@@ -36,18 +36,6 @@ void check_writable(std::string_view option, const std::string& file) {
            option, file);
 }
 
-/// Who runs the collectives: asked of a rank, since `auto` is launch_ranks' choice.
-std::string executor_text(const Options& o) {
-  dist::Executor executor{};
-  dist::launch_ranks(
-      o.ranks,
-      [&](Rank& rank) {
-        if (rank.index == 0) executor = dist::current_comm().executor();
-      },
-      launch_options(o));
-  return executor == dist::Executor::thread ? "a comm thread a rank" : "inline";
-}
-
 }  // namespace
 
 std::vector<const dist::Plan*> Options::plans() const {
@@ -99,6 +87,7 @@ Options parse_options(int argc, char** argv) {
     SG_CHECK(o.log_interval >= 1, "--log-interval {}: use 1 or more steps", o.log_interval);
     SG_CHECK(o.warmup_steps >= 0, "--warmup-steps {}: use 0 (none) or more", o.warmup_steps);
     kernels::active_isa();  // throws if SHARDGRAD_ISA asks for what is not there
+    if (!o.speaks) return;  // rank 0 writes
     check_writable("--metrics", o.metrics);
     check_writable("--save-weights", o.save_weights);
   });
@@ -137,7 +126,8 @@ void check_against(const Options& o, const data::Splits& data) {
            o.warmup_steps, steps);
 }
 
-std::string settings_text(const Options& o, const data::Splits& data, std::int64_t parameters) {
+std::string settings_text(const Options& o, const dist::Job& job, const data::Splits& data,
+                          std::int64_t parameters) {
   using examples::thousands;
   std::string text;
   const auto row = [&](std::string_view name, const std::string& value) {
@@ -172,7 +162,9 @@ std::string settings_text(const Options& o, const data::Splits& data, std::int64
           if_set(o.warmup_steps > 0, fmt::format("{} steps of warm-up", o.warmup_steps))));
   row("threads", fmt::format("{} a rank, instruction set {}", o.threads,
                              kernels::name_of(kernels::active_isa())));
-  row("executor", executor_text(o));
+  row("executor", job.executor() == dist::Executor::thread ? "a comm thread a rank" : "inline");
+  if (!job.launcher().empty())
+    row("ranks", fmt::format("processes started by {}, over Gloo", job.launcher()));
   row("seed", fmt::format("{}", o.seed));
   if (!o.init.empty()) row("weights", o.init);
   return text;

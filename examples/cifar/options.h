@@ -43,7 +43,7 @@ dist::EngineOptions engine_options(const Options& options, const dist::Plan& pla
 void check_against(const Options& options, const data::Splits& data);
 
 /// The lines that are printed first.
-std::string settings_text(const Options& options, const data::Splits& data,
+std::string settings_text(const Options& options, const dist::Job& job, const data::Splits& data,
                           std::int64_t parameters);
 
 }  // namespace sg::cifar

@@ -9,7 +9,6 @@
 #include "autograd/ops.h"
 #include "core/rng.h"
 #include "data/loader.h"
-#include "dist/launch.h"
 #include "examples/cifar/nets.h"
 #include "examples/common/progress.h"
 
@@ -99,7 +98,7 @@ void print_summary(const Options& o, const Result& result) {
              result.seconds_per_step() * 1e3);
 }
 
-/// What each rank does. Rank 0 speaks for all and fills `result`.
+/// What each rank does. Rank 0 speaks for all; the first rank of a process fills its `result`.
 void train_rank(const Run& run, const Rank& rank, Result& result) {
   const Options& o = run.options;
   const std::int64_t total = steps_to_train(o, run.data.train->size());
@@ -132,10 +131,10 @@ void train_rank(const Run& run, const Rank& rank, Result& result) {
   if (o.evaluate && worth_testing && !interrupted)
     accuracy = evaluate(*engine, run.data.test, o.element_type());
 
-  if (rank.index != 0) return;
+  if (rank.index != run.job.first_rank()) return;
   log.flush();
   result = {log.take(), std::move(report), weights, std::move(accuracy), interrupted};
-  print_summary(o, result);
+  if (run.job.speaks()) print_summary(o, result);
 }
 
 }  // namespace
@@ -152,7 +151,7 @@ double Result::seconds_per_step() const {
 Result train(const Run& run) {
   Result result;
   const auto rank_main = [&](const Rank& rank) { train_rank(run, rank, result); };
-  dist::launch_ranks(run.options.ranks, rank_main, launch_options(run.options));
+  run.job.run(rank_main);
   return result;
 }
 

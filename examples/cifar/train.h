@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "dist/engine.h"
+#include "dist/job.h"
 #include "examples/cifar/evaluate.h"
 #include "examples/cifar/metrics.h"
 #include "examples/cifar/options.h"
@@ -26,6 +27,7 @@ struct Result {
 
 /// One training run. Holds references: for a call of train() only.
 struct Run {
+  dist::Job& job;
   const Options& options;
   const dist::Plan& plan;
   const data::Splits& data;
@@ -33,8 +35,8 @@ struct Run {
   bool save_weights;
 };
 
-/// Trains on o.ranks ranks. Rank 0 prints and writes to `metrics`. Errors: those of the ranks; a
-/// loss that is not finite.
+/// Trains on the ranks of `run.job`. Rank 0 prints and writes to `metrics`. Errors: those of the
+/// ranks; a loss that is not finite.
 Result train(const Run& run);
 
 }  // namespace sg::cifar

@@ -94,7 +94,6 @@ void check(TrainOptions& o, bool batch_given) {
   check_batch(o, batch_given);
   SG_CHECK(o.threads >= 0 && o.threads <= kMostRanks,
            "--threads {}: use 1 to {} compute threads a rank", o.threads, kMostRanks);
-  if (o.threads == 0) o.threads = dist::default_threads(o.ranks);
   SG_CHECK(!o.steps || *o.steps >= 0, "--steps {}: use 0 (no training) or more",
            o.steps.value_or(0));
   SG_CHECK(std::isfinite(o.clip_norm) && o.clip_norm >= 0,
@@ -147,7 +146,18 @@ void parse(CLI::App& app, TrainOptions& options, int argc, char** argv, Plans pl
   } catch (const CLI::ParseError& error) {
     throw InputError(usage_message(app, error));
   }
+  options.command_line = fmt::format("{}", fmt::join(argv + 1, argv + argc, " "));
   checked_input([&] {
+    if (const auto process = dist::process_environment()) {
+      options.speaks = process->rank == 0;
+      if (app.count("--ranks") > 0 && options.speaks)
+        fmt::print("--ranks is ignored: {} started {} processes, each a rank\n", process->launcher,
+                   process->world_size);
+      options.ranks = process->world_size;
+      if (options.threads == 0) options.threads = dist::default_threads(*process);
+    } else if (options.threads == 0 && options.ranks >= 1) {
+      options.threads = dist::default_threads(options.ranks);
+    }
     check_plan(options, app.count("--stage") > 0, plans);
     check(options, app.count("--batch-size") > 0);
   });

@@ -1,0 +1,74 @@
+#include "dist/job.h"
+
+#include <cstdlib>
+
+#if SG_GLOO
+#include "dist/processes/group.h"
+#else
+namespace sg::dist {
+class ProcessGroup {};
+}  // namespace sg::dist
+#endif
+
+namespace sg::dist {
+
+int default_threads(const ProcessEnvironment& environment) {
+  // OMP_NUM_THREADS, which available_cores() knows, is the launcher's word for one process.
+  if (std::getenv("OMP_NUM_THREADS") != nullptr) return available_cores();
+  return default_threads(environment.local_world_size);
+}
+
+Job::Job(int ranks, const LaunchOptions& options, const std::string& configuration)
+    : ranks_(ranks), options_(options) {
+  const std::optional<ProcessEnvironment> environment = process_environment();
+  if (!environment) return;
+  ranks_ = environment->world_size;
+  if (ranks_ == 1) return;
+#if SG_GLOO
+  group_ = std::make_unique<ProcessGroup>(*environment, options, configuration);
+#else
+  fail(
+      "[launch] {} started {} processes, and this build has no Gloo to connect them; install "
+      "libgloo-dev and libssl-dev and configure again, or start one process with --ranks {}",
+      environment->launcher, ranks_, ranks_);
+#endif
+}
+
+Job::~Job() = default;
+
+int Job::first_rank() const {
+#if SG_GLOO
+  if (group_ != nullptr) return group_->rank();
+#endif
+  return 0;
+}
+
+std::string Job::launcher() const {
+#if SG_GLOO
+  if (group_ != nullptr) return group_->launcher();
+#endif
+  return {};
+}
+
+int Job::threads() const {
+#if SG_GLOO
+  if (group_ != nullptr) return group_->threads();
+#endif
+  return options_.threads > 0 ? options_.threads : default_threads(ranks_);
+}
+
+Executor Job::executor() const {
+#if SG_GLOO
+  if (group_ != nullptr) return group_->executor();
+#endif
+  return options_.executor.value_or(default_executor(ranks_, threads()));
+}
+
+void Job::run(const std::function<void(Rank&)>& fn) {
+#if SG_GLOO
+  if (group_ != nullptr) return group_->run(fn);
+#endif
+  launch_ranks(ranks_, fn, options_);
+}
+
+}  // namespace sg::dist

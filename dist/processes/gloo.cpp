@@ -1,0 +1,342 @@
+#include "dist/processes/gloo.h"
+
+#include <gloo/rendezvous/context.h>
+#include <gloo/rendezvous/store.h>
+#include <gloo/transport/tcp/device.h>
+#include <gloo/transport/unbound_buffer.h>
+
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "core/check.h"
+#include "core/tensor.h"
+#include "dist/processes/watchdog.h"
+
+namespace sg::dist {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using Buffer = ::gloo::transport::UnboundBuffer;
+using std::chrono::milliseconds;
+
+constexpr std::uint64_t kDepth = Transport::kDepth;
+constexpr milliseconds kForever = std::chrono::hours(24 * 365);
+constexpr milliseconds kVerdict{1500};  // how long the store may take to tell who died
+
+// What goes first, in the byte order of the hosts: all ranks run one program.
+struct Header {
+  static constexpr std::size_t kText = 32, kInline = 416;
+  std::uint64_t sequence;
+  std::int64_t count, bytes;
+  std::int32_t unit;
+  std::uint8_t dtype;
+  char op[kText];
+  char data[kInline];
+};
+static_assert(sizeof(Header) == 480);
+
+constexpr std::uint64_t kNothing = ~std::uint64_t{0};  // the sequence of no header
+
+bool is_inline(std::int64_t bytes) { return bytes <= static_cast<std::int64_t>(Header::kInline); }
+
+Header header_of(const Posting& p) {
+  Header h{};
+  h.sequence = p.sequence;
+  h.count = p.count;
+  h.bytes = p.bytes;
+  h.unit = p.unit;
+  h.dtype = static_cast<std::uint8_t>(p.dtype);
+  std::strncpy(h.op, p.op, Header::kText - 1);
+  return h;
+}
+
+// The posting that a header speaks of, for messages; `op` lives as long as the header.
+Posting posting_of(Header& h) {
+  h.op[Header::kText - 1] = '\0';
+  const bool known = h.dtype <= static_cast<std::uint8_t>(DType::u8);
+  return {.op = h.op,
+          .unit = h.unit,
+          .dtype = known ? static_cast<DType>(h.dtype) : DType::u8,
+          .count = h.count,
+          .sequence = h.sequence,
+          .bytes = h.bytes};
+}
+
+// Gloo exchanges its ranks' addresses through our store.
+class Addresses final : public ::gloo::rendezvous::Store {
+ public:
+  Addresses(StoreClient& store, milliseconds deadline) : store_(store), deadline_(deadline) {}
+  void set(const std::string& key, const std::vector<char>& data) override {
+    store_.set("gloo/" + key, data);
+  }
+  std::vector<char> get(const std::string& key) override {
+    return store_.get("gloo/" + key, deadline_);
+  }
+  void wait(const std::vector<std::string>& keys) override { wait(keys, deadline_); }
+  void wait(const std::vector<std::string>& keys, const milliseconds& timeout) override {
+    for (const std::string& key : keys) store_.get("gloo/" + key, timeout);
+  }
+
+ private:
+  StoreClient& store_;
+  const milliseconds deadline_;
+};
+
+}  // namespace
+
+class GlooTransport::Impl {
+ public:
+  Impl(StoreClient& store, int rank, int size, milliseconds deadline)
+      : store_(store), rank_(rank), size_(size), deadline_(deadline), last_(Index(size)) {
+    auto device = ::gloo::transport::tcp::CreateDevice(store.local_address().c_str());
+    context_ = std::make_shared<::gloo::rendezvous::Context>(rank, size);
+    context_->setTimeout(deadline.count() > 0 ? deadline : kForever);
+    Addresses addresses(store, deadline);
+    try {
+      context_->connectFullMesh(addresses, device);
+    } catch (const std::exception& error) {
+      throw_failure("connect", nullptr);
+      fail("[launch] rank {} cannot connect to its peers: {}", rank, error.what());
+    }
+    watchdog_ = std::make_unique<Watchdog>(deadline);
+    store.on_event([this] { watchdog_->interrupt(); });
+  }
+  ~Impl() { close(); }
+
+  void close() {
+    if (context_ == nullptr) return;
+    store_.on_event({});
+    watchdog_->interrupt();
+    context_->closeConnections();
+    collectives_.clear();
+    context_.reset();
+    watchdog_.reset();
+  }
+
+  void post(const Posting& posting) {
+    throw_failure(posting.op, &posting);
+    if (posting.sequence >= kDepth) wait_released(posting.sequence - kDepth);
+    posted_ = posting.sequence + 1;
+    auto entry = std::make_unique<Collective>();
+    Collective& c = *entry;
+    c.posting = posting;
+    const std::size_t peers = Index(size_);
+    c.sent.assign(peers, header_of(posting));
+    Header nothing{};
+    nothing.sequence = kNothing;
+    c.received.assign(peers, nothing);
+    c.checked.assign(peers, false);
+    c.out = context_->createUnboundBuffer(c.sent.data(), peers * sizeof(Header));
+    c.in.resize(peers);
+    const bool follows = !is_inline(posting.bytes);
+    if (follows) {
+      c.data = context_->createUnboundBuffer(
+          const_cast<char*>(posting.data),
+          static_cast<std::size_t>(posting.stride * (size_ - 1) + posting.bytes));
+      if (!posting.copied) {  // peers' bytes are viewed where they arrive
+        const Scoped kind(current_rank().kind, Kind::buffers);
+        c.scratch = Tensor::empty({posting.bytes * (size_ - 1)}, DType::u8, kCpu);
+      }
+    }
+    for (int k = 1; k < size_; ++k) {
+      const int peer = (rank_ + k) % size_;
+      const std::size_t p = Index(peer);
+      if (!follows)
+        std::memcpy(c.sent[p].data, posting.data + peer * posting.stride,
+                    static_cast<std::size_t>(posting.bytes));
+      c.in[p] = context_->createUnboundBuffer(&c.received[p], sizeof(Header));
+      guarded(posting, peer, [&] {
+        c.in[p]->recv(peer, slot_of(posting, 0));
+        c.out->send(peer, slot_of(posting, 0), p * sizeof(Header), sizeof(Header));
+        if (follows)
+          c.data->send(peer, slot_of(posting, 1), Index64(peer * posting.stride),
+                       Index64(posting.bytes));
+      });
+    }
+    const std::lock_guard lock(mutex_);
+    collectives_.emplace(posting.sequence, std::move(entry));
+  }
+
+  const char* view(const Posting& mine, int peer) {
+    Collective& c = at(mine.sequence);
+    check_header(c, peer);
+    if (is_inline(mine.bytes)) return c.received[Index(peer)].data;
+    SG_CHECK(c.scratch.defined(), "[{}] what is posted to be copied cannot be viewed", mine.op);
+    const std::int64_t place = peer < rank_ ? peer : peer - 1;
+    char* to = static_cast<char*>(c.scratch.raw_data()) + place * mine.bytes;
+    receive(c, peer, to);
+    return to;
+  }
+
+  void read(const Posting& mine, int peer, char* to) {
+    Collective& c = at(mine.sequence);
+    check_header(c, peer);
+    if (is_inline(mine.bytes))
+      std::memcpy(to, c.received[Index(peer)].data, static_cast<std::size_t>(mine.bytes));
+    else
+      receive(c, peer, to);
+  }
+
+  // Peers have read what has left this process: its memory may change.
+  void wait_released(std::uint64_t sequence) {
+    const std::lock_guard releasing(releasing_);
+    const auto it = [&] {
+      const std::lock_guard lock(mutex_);
+      return collectives_.find(sequence);
+    }();
+    if (it == collectives_.end()) return;
+    Collective& c = *it->second;
+    for (Buffer* buffer : {c.out.get(), c.data.get()})
+      for (int k = 1; buffer != nullptr && k < size_; ++k)
+        wait(c.posting, -1, *buffer, [&] { return buffer->waitSend(kForever); });
+    const std::lock_guard lock(mutex_);
+    collectives_.erase(it);
+  }
+
+  void leave() { store_.leave(posted_); }
+  void poison(const std::string& cause) { store_.fail(cause); }
+  int rank() const { return rank_; }
+  int size() const { return size_; }
+
+ private:
+  struct Collective {
+    Posting posting;
+    std::vector<Header> sent, received;  // one a peer
+    std::vector<char> checked;
+    std::unique_ptr<Buffer> out, data;
+    std::vector<std::unique_ptr<Buffer>> in;
+    Tensor scratch;
+  };
+
+  static std::size_t Index(int i) { return static_cast<std::size_t>(i); }
+  static std::size_t Index64(std::int64_t i) { return static_cast<std::size_t>(i); }
+  static std::uint64_t slot_of(const Posting& p, std::uint64_t part) {
+    return 2 * p.sequence + part;
+  }
+
+  Collective& at(std::uint64_t sequence) {
+    const std::lock_guard lock(mutex_);
+    return *collectives_.at(sequence);
+  }
+
+  void check_header(Collective& c, int peer) {
+    const std::size_t p = Index(peer);
+    if (c.checked[p]) return;
+    wait(c.posting, peer, *c.in[p], [&] { return c.in[p]->waitRecv(kForever); });
+    c.checked[p] = true;
+    const Posting theirs = posting_of(c.received[p]);
+    {
+      const std::lock_guard lock(mutex_);
+      last_[p] = describe(theirs);
+    }
+    check_same(c.posting, rank_, theirs, peer);
+  }
+
+  void receive(Collective& c, int peer, char* to) {
+    const auto buffer =
+        context_->createUnboundBuffer(to, static_cast<std::size_t>(c.posting.bytes));
+    guarded(c.posting, peer, [&] { buffer->recv(peer, slot_of(c.posting, 1)); });
+    wait(c.posting, peer, *buffer, [&] { return buffer->waitRecv(kForever); });
+  }
+
+  // Runs `f`, which is true when it is done and false when it was interrupted, until it is done.
+  template <class F>
+  void wait(const Posting& mine, int peer, Buffer& buffer, F f) {
+    const Watchdog::Watch watch(*watchdog_, buffer);
+    guarded(mine, peer, [&] {
+      for (;;) {
+        if (watch.expired()) throw_deadline(mine, peer);
+        throw_failure(mine.op, &mine);
+        if (peer >= 0) throw_left(mine, peer);
+        if (f()) return;
+      }
+    });
+  }
+
+  // Gloo's exceptions say that a connection broke. The store knows why.
+  template <class F>
+  void guarded(const Posting& mine, int peer, F f) {
+    std::string text;
+    try {
+      return f();
+    } catch (const ::gloo::Exception& error) {
+      text = error.what();
+    }
+    const Clock::time_point start = Clock::now();
+    while (Clock::now() - start < kVerdict) {
+      throw_failure(mine.op, &mine);
+      if (peer >= 0) throw_left(mine, peer);
+      std::this_thread::sleep_for(milliseconds(10));
+    }
+    fail("[{}] rank {} lost its connection{} in {}: {}", mine.op, rank_,
+         peer >= 0 ? fmt::format(" to rank {}", peer) : "", describe(mine), text);
+  }
+
+  void throw_failure(const char* op, const Posting* mine) {
+    const std::optional<Failure> failure = store_.failure();
+    if (!failure || failure->rank == rank_) return;
+    const std::string lost = fmt::format("rank {} lost", failure->rank);
+    if (failure->text.starts_with(lost))
+      fail("[{}] {}{}{}", op, lost, mine != nullptr ? " in " + describe(*mine) : "",
+           failure->text.substr(lost.size()));
+    fail("[rank {}] stopped{} because another rank failed: rank {}: {}", rank_,
+         mine != nullptr ? " in " + describe(*mine) : "", failure->rank, failure->text);
+  }
+
+  void throw_left(const Posting& mine, int peer) {
+    const std::optional<std::uint64_t> count = store_.left(peer);
+    SG_CHECK(
+        !count || *count > mine.sequence,
+        "[{}] rank {} waits for rank {} in collective {}, but rank {} has ended; every rank must "
+        "run the same steps",
+        mine.op, rank_, peer, mine.sequence, peer);
+  }
+
+  [[noreturn]] void throw_deadline(const Posting& mine, int peer) {
+    std::string places;
+    for (int r = 0; r < size_; ++r) {
+      if (r == rank_) continue;
+      const std::lock_guard lock(mutex_);
+      std::string& place = last_[Index(r)];
+      // A header of this collective may have come while another rank was waited for.
+      const auto it = collectives_.find(mine.sequence);
+      if (it != collectives_.end() && it->second->received[Index(r)].sequence == mine.sequence)
+        place = describe(posting_of(it->second->received[Index(r)]));
+      places += fmt::format("; rank {} last entered {}", r, place.empty() ? "nothing" : place);
+    }
+    fail("[{}] rank {} waited {} ms for {} in {}{}; every rank must run the same steps", mine.op,
+         rank_, deadline_.count(),
+         peer >= 0 ? fmt::format("rank {}", peer) : std::string("its readers"), describe(mine),
+         places);
+  }
+
+  StoreClient& store_;
+  const int rank_, size_;
+  const milliseconds deadline_;
+  std::shared_ptr<::gloo::rendezvous::Context> context_;
+  std::unique_ptr<Watchdog> watchdog_;
+  std::mutex mutex_, releasing_;
+  std::map<std::uint64_t, std::unique_ptr<Collective>> collectives_;
+  std::vector<std::string> last_;  // what each peer's last header said
+  std::uint64_t posted_ = 0;
+};
+
+GlooTransport::GlooTransport(StoreClient& store, int rank, int size, milliseconds deadline)
+    : impl_(std::make_unique<Impl>(store, rank, size, deadline)) {}
+GlooTransport::~GlooTransport() = default;
+int GlooTransport::rank() const { return impl_->rank(); }
+int GlooTransport::size() const { return impl_->size(); }
+void GlooTransport::post(const Posting& posting) { impl_->post(posting); }
+const char* GlooTransport::view(const Posting& mine, int peer) { return impl_->view(mine, peer); }
+void GlooTransport::read(const Posting& mine, int peer, char* to) { impl_->read(mine, peer, to); }
+// What is received lies in this process, and what was sent is not read again: peers need no word.
+void GlooTransport::finish(std::uint64_t) {}
+void GlooTransport::wait_released(std::uint64_t sequence) { impl_->wait_released(sequence); }
+void GlooTransport::leave() { impl_->leave(); }
+void GlooTransport::poison(const std::string& cause) { impl_->poison(cause); }
+void GlooTransport::close() { impl_->close(); }
+
+}  // namespace sg::dist

@@ -1,0 +1,46 @@
+// The transport between processes: Gloo's TCP connections, one a pair of ranks, and its send and
+// receive on unbound buffers. Its own collectives are not used: their order of summation changes
+// with the size.
+//
+// Every collective sends each peer a header of fixed size first, which names what it is, as Gloo
+// itself would write past a receiver's count or end it. A few bytes travel inside the header, the
+// rest follows when the receiver has found the header to be right.
+//
+// A peer's death ends waits in two ways: Gloo's connection breaks at once, and the store, which
+// sees who died first, says who it was. The latter is what the error names.
+#pragma once
+
+#include <chrono>
+#include <memory>
+
+#include "dist/comm/transport.h"
+#include "dist/processes/store_client.h"
+
+namespace sg::dist {
+
+class GlooTransport final : public Transport {
+ public:
+  /// Connects all ranks with each other, which is collective. `deadline`: of this and of every wait
+  /// later, in which a rank that is missing is named; 0: none. The client must outlive it.
+  GlooTransport(StoreClient& store, int rank, int size, std::chrono::milliseconds deadline);
+  ~GlooTransport() override;
+
+  int rank() const override;
+  int size() const override;
+  void post(const Posting& posting) override;
+  const char* view(const Posting& mine, int peer) override;
+  void read(const Posting& mine, int peer, char* to) override;
+  void finish(std::uint64_t sequence) override;
+  void wait_released(std::uint64_t sequence) override;
+  void leave() override;
+  void poison(const std::string& cause) override;
+
+  /// Ends the connections; nothing that was posted is read any more.
+  void close();
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace sg::dist

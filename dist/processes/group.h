@@ -1,0 +1,44 @@
+// This process's rank of a group of processes: store, transport, Rank and Comm.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "dist/environment.h"
+#include "dist/launch.h"
+#include "dist/processes/gloo.h"
+#include "dist/processes/store_client.h"
+#include "dist/processes/store_server.h"
+
+namespace sg::dist {
+
+class ProcessGroup {
+ public:
+  /// Collective; see Job.
+  ProcessGroup(const ProcessEnvironment& environment, const LaunchOptions& options,
+               const std::string& configuration);
+  ~ProcessGroup();
+
+  int rank() const { return environment_.rank; }
+  const std::string& launcher() const { return environment_.launcher; }
+  int threads() const { return threads_; }
+  Executor executor() const { return comm_->executor(); }
+  void run(const std::function<void(Rank&)>& fn);
+
+ private:
+  void join(const LaunchOptions& options, const std::string& configuration);
+
+  const ProcessEnvironment environment_;
+  const std::uint64_t seed_;
+  int threads_ = 1;
+  std::unique_ptr<StoreServer> server_;  // rank 0's
+  std::unique_ptr<StoreClient> client_;
+  std::unique_ptr<Rank>
+      context_;  // of the run under way, or of the last: peers may read its memory
+  GlooTransport* transport_ = nullptr;  // comm_'s
+  std::unique_ptr<Comm> comm_;
+  bool failed_ = false;
+};
+
+}  // namespace sg::dist
