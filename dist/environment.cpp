@@ -85,10 +85,14 @@ std::optional<ProcessEnvironment> process_environment(const GetVariable& variabl
                 "OMPI_COMM_WORLD_LOCAL_SIZE"},
                e);
     e.job = v.text("PMIX_NAMESPACE", v.text("OMPI_MCA_ess_base_jobid").c_str());
-  } else if (v.has("SLURM_STEP_NUM_TASKS") && v.has("SLURM_PROCID")) {
+  } else if (v.has("SLURM_STEP_ID") && v.has("SLURM_PROCID")) {  // a batch script alone has no step
     e.launcher = "srun";
     const int nodes = v.number("SLURM_STEP_NUM_NODES", 1, kMostRanks, 1);
-    read_ranks(v, {"SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "-"}, e);
+    read_ranks(
+        v,
+        {"SLURM_PROCID", v.has("SLURM_STEP_NUM_TASKS") ? "SLURM_STEP_NUM_TASKS" : "SLURM_NTASKS",
+         "SLURM_LOCALID", "-"},
+        e);
     // SLURM_STEP_TASKS_PER_NODE would be exact ("4(x2),3"); here only "all of them" matters.
     if (nodes > 1) e.local_world_size = (e.world_size + nodes - 1) / nodes;
     e.job = v.text("SLURM_JOB_ID") + "." + v.text("SLURM_STEP_ID");

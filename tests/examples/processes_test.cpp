@@ -1,0 +1,190 @@
+// The example programs as processes: their losses, bytes and errors are those of threads.
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <fstream>
+
+#include "tests/examples/support.h"
+
+#if SG_GLOO
+
+namespace sg::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string binary(const std::string& name) { return std::string(SG_BINARY_DIR) + "/" + name; }
+
+/// Which of the launchers is on this machine, and how it starts n processes.
+struct Launcher {
+  const char* name;
+  const char* command;  ///< searched in PATH; null: our own
+  const char* options;  ///< {} is n
+};
+
+std::string whole_file(const fs::path& file) {
+  std::ifstream in(file);
+  return std::string(std::istreambuf_iterator<char>(in), {});
+}
+
+bool installed(const std::string& command) {
+  return std::system(("command -v " + command + " >/dev/null 2>&1").c_str()) == 0;
+}
+
+/// Runs a shell command of at most a minute.
+Outcome shell(const std::string& command) {
+  const fs::path out = scratch("out.txt"), err = scratch("err.txt");
+  const int status = std::system(fmt::format("timeout -k 5 60 env -u SHARDGRAD_LOG_DIR {} >{} 2>{}",
+                                             command, out.string(), err.string())
+                                     .c_str());
+  const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  return {code, whole_file(out), whole_file(err)};
+}
+
+std::string launch(const Launcher& l, int n) {
+  return (l.command == nullptr ? binary("shardgrad") : std::string(l.command)) + " " +
+         fmt::format(fmt::runtime(l.options), n) + " ";
+}
+
+class Launchers : public testing::TestWithParam<Launcher> {};
+
+const Launcher kOwn{"shardgrad", nullptr, "run --nproc-per-node {}"};
+
+INSTANTIATE_TEST_SUITE_P(All, Launchers,
+                         testing::Values(kOwn,
+                                         Launcher{"torchrun", "torchrun",
+                                                  "--no-python --standalone --nproc-per-node {}"},
+                                         Launcher{"mpirun", "mpirun",
+                                                  "--oversubscribe --allow-run-as-root -n {}"}),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+TEST_P(Launchers, EveryPlanHasTheBitsAndBytesOfThreads) {
+  const Launcher& l = GetParam();
+  if (l.command != nullptr && !installed(l.command))
+    GTEST_SKIP() << l.command << " is not installed";
+  const std::string options = fmt::format(
+      "--data {} --plan all --steps 3 --threads 1 --no-eval --batch-size 32", small_data());
+  const fs::path file = scratch("processes.jsonl");
+  const Outcome outcome =
+      shell(launch(l, 4) + binary("cifar") + " " + options + " --metrics " + file.string());
+  ASSERT_EQ(outcome.status, 0) << outcome.out << outcome.err;
+  const MetricsFile processes = read_metrics(file);
+  const MetricsFile threads =
+      train("--plan all --steps 3 --threads 1 --no-eval --batch-size 32 --ranks 4");
+  ASSERT_EQ(processes.plans(), threads.plans());
+  for (std::size_t i = 0; i < threads.summaries.size(); ++i) {
+    const std::string plan = threads.plans()[i];
+    EXPECT_EQ(processes.bits(plan), threads.bits(plan));
+    for (const char* kind : {"parameters", "gradients", "optimizer", "gathered"})
+      EXPECT_EQ(processes.summaries[i].at("bytes").at(kind),
+                threads.summaries[i].at("bytes").at(kind))
+          << plan << " " << kind;
+    EXPECT_EQ(processes.summaries[i].at("traffic"), threads.summaries[i].at("traffic")) << plan;
+  }
+}
+
+TEST(Processes, RanksGivenBesidesAreIgnoredWithAMessage) {
+  const Outcome outcome = shell(launch(kOwn, 2) + binary("linear") + " --ranks 3 --plan zero2");
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_NE(outcome.out.find(
+                "[rank0] --ranks is ignored: shardgrad run started 2 processes, each a rank"),
+            std::string::npos)
+      << outcome.out;
+  EXPECT_EQ(outcome.out.find("[rank1]"), std::string::npos) << "rank 0 speaks for all";
+}
+
+TEST(Processes, WithoutALauncherTheTokenIsAFile) {
+  // As torchrun does, but by hand; the ranks find each other by the port alone.
+  const fs::path folder = scratch("tokens");
+  fs::create_directories(folder);
+  const std::string common =
+      fmt::format("XDG_RUNTIME_DIR={} WORLD_SIZE=2 MASTER_PORT=0 SHARDGRAD_PORT={}",
+                  folder.string(), 21'000 + ::getpid() % 8'000);
+  const std::string program = binary("linear") + " --plan zero3 --threads 1";
+  const Outcome outcome =
+      shell(fmt::format("sh -c 'RANK=1 {0} {1} & RANK=0 {0} {1}; wait'", common, program));
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_NE(outcome.out.find("step 10"), std::string::npos) << outcome.out << outcome.err;
+  EXPECT_TRUE(fs::is_empty(folder)) << "no file is left";
+}
+
+TEST(Processes, OtherCommandLinesAreRefused) {
+  const Outcome outcome =
+      shell(launch(kOwn, 2) + "--grace 1 sh -c '" + binary("linear") + " --steps 1$LOCAL_RANK'");
+  EXPECT_EQ(outcome.status, 1) << outcome.err;
+  EXPECT_NE(outcome.err.find("configuration"), std::string::npos) << outcome.err;
+}
+
+TEST(Processes, AFailingRankStopsAllAndIsTheOneCause) {
+  // A rank that dies between two collectives, at no agreed moment.
+  const std::string body = fmt::format(
+      "if [ $RANK = 2 ]; then {0} & child=$!; sleep 1.5; kill -9 $child; wait $child; exit 7; fi; "
+      "exec {0}",
+      binary("cifar") + " --data " + small_data() + " --epochs 100000 --no-eval --threads 1");
+  const fs::path script = scratch("body.sh");
+  std::ofstream(script) << body << "\n";
+  const Outcome outcome = shell(launch(kOwn, 3) + "sh " + script.string());
+  EXPECT_EQ(outcome.status, 7) << outcome.err;
+  for (const char* rank : {"[rank0]", "[rank1]"})
+    EXPECT_NE(
+        outcome.err.find(fmt::format("{} cifar: failed: {} [", rank,
+                                     rank == std::string("[rank0]") ? "[rank 0]" : "[rank 1]")),
+        std::string::npos)
+        << outcome.err;
+  EXPECT_NE(outcome.err.find("rank 2 lost in "), std::string::npos) << outcome.err;
+  EXPECT_NE(outcome.err.find("shardgrad run: rank 2"), std::string::npos) << outcome.err;
+}
+
+#if SG_FAULTS
+TEST(Faults, AKilledRankIsNamedWithItsCollective) {
+  const Outcome outcome =
+      shell("SHARDGRAD_FAULT=kill@rank2:reduce_scatter#5 " + launch(kOwn, 4) + binary("cifar") +
+            " --data " + small_data() + " --no-eval --threads 1");
+  EXPECT_EQ(outcome.status, 137) << outcome.err;
+  EXPECT_NE(outcome.err.find("rank 2 lost in reduce_scatter of unit "), std::string::npos)
+      << outcome.err;
+  EXPECT_NE(outcome.err.find("was killed by signal 9 (SIGKILL)"), std::string::npos) << outcome.err;
+}
+
+TEST(Faults, AWrongCountIsNamedByBothSides) {
+  const Outcome outcome =
+      shell("SHARDGRAD_FAULT=wrongshape@rank1:all_gather#2 " + launch(kOwn, 2) + binary("cifar") +
+            " --data " + small_data() + " --plan zero3 --no-eval --threads 1");
+  EXPECT_EQ(outcome.status, 1) << outcome.err;
+  EXPECT_NE(outcome.err.find("all ranks must run the same program"), std::string::npos)
+      << outcome.err;
+}
+
+TEST(Faults, AThrowingRankIsTheCauseEverywhere) {
+  const Outcome outcome = shell("SHARDGRAD_FAULT=throw@rank1:step#3 " + launch(kOwn, 3) +
+                                binary("linear") + " --plan zero2 --threads 1");
+  EXPECT_EQ(outcome.status, 1) << outcome.err;
+  EXPECT_NE(outcome.err.find("another rank failed: rank 1: [fault] thrown at step 3 of rank 1"),
+            std::string::npos)
+      << outcome.err;
+}
+
+TEST(Faults, RestartsTheGroupAfterAKill) {
+  // The fault strikes in the first life alone.
+  const std::string body =
+      "if [ $SHARDGRAD_RESTART_COUNT = 0 ]; then export SHARDGRAD_FAULT=kill@rank1:step#3; fi; "
+      "exec " +
+      binary("linear") + " --plan zero3 --threads 1";
+  const fs::path script = scratch("restart.sh");
+  std::ofstream(script) << body << "\n";
+  const Outcome outcome = shell(launch(kOwn, 2) + "--max-restarts 1 sh " + script.string());
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_NE(outcome.out.find("step 10"), std::string::npos) << outcome.out;
+}
+#else
+TEST(Faults, AKilledRankIsNamedWithItsCollective) {
+  GTEST_SKIP() << "SHARDGRAD_FAULT is compiled out of release builds; the preset asan has it";
+}
+#endif
+
+}  // namespace
+}  // namespace sg::test
+
+#else
+TEST(Processes, EveryPlanHasTheBitsAndBytesOfThreads) { GTEST_SKIP() << "built without Gloo"; }
+#endif
