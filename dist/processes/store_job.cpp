@@ -29,7 +29,10 @@ Message failed(const Failure& failure) {
 
 }  // namespace
 
-StoreJob::StoreJob(JobIdentity identity) : identity_(std::move(identity)) {
+StoreJob::StoreJob(JobIdentity identity) : StoreJob(std::move(identity), Limits{}) {}
+
+StoreJob::StoreJob(JobIdentity identity, Limits limits)
+    : identity_(std::move(identity)), limits_(limits) {
   SG_CHECK(identity_.world_size >= 1, "[store] world size {}; expected 1 or more",
            identity_.world_size);
   SG_CHECK(!identity_.token.empty(), "[store] the job token is empty; set SHARDGRAD_TOKEN");
@@ -96,12 +99,13 @@ void StoreJob::set(Session& session, const Message& m) {
   auto it = values_.find(m.key);
   const std::size_t freed = it == values_.end() ? 0 : m.key.size() + it->second.size();
   const std::size_t bytes = stored_ - freed + m.key.size() + m.value.size();
-  if (it == values_.end() && values_.size() == kMaxKeys) {
-    return session.send(refused(m.request, fmt::format("the store is full: {} keys", kMaxKeys)));
+  if (it == values_.end() && values_.size() == limits_.keys) {
+    return session.send(
+        refused(m.request, fmt::format("the store is full: {} keys", limits_.keys)));
   }
-  if (bytes > kMaxStored) {
+  if (bytes > limits_.bytes) {
     return session.send(refused(
-        m.request, fmt::format("the store is full: {} bytes, at most {}", bytes, kMaxStored)));
+        m.request, fmt::format("the store is full: {} bytes, at most {}", bytes, limits_.bytes)));
   }
   stored_ = bytes;
   values_.insert_or_assign(m.key, m.value);

@@ -25,8 +25,13 @@ StoreServer::StoreServer(JobIdentity identity, Options options)
       port_(own_port(listening_.fd())),
       max_connections_(4 * static_cast<std::size_t>(std::max(identity.world_size, 1)) + 64),
       job_(std::move(identity)),
-      started_(Deadline::Clock::now()),
-      next_report_(started_ + options_.report_interval) {
+      started_(Deadline::Clock::now()) {
+  constexpr std::chrono::hours kForever(24 * 365);  // what is longer might overflow the clock
+  for (milliseconds* time :
+       {&options_.handshake_deadline, &options_.join_deadline, &options_.report_interval}) {
+    *time = std::min<milliseconds>(*time, kForever);
+  }
+  next_report_ = started_ + options_.report_interval;
   SG_CHECK(wake_, "[store] no eventfd: {}", error_text(errno));
   thread_ = start_quiet_thread([this] { run(); });
 }
@@ -91,16 +96,17 @@ void StoreServer::supervise(Time now) {
   const auto missing = [this] {
     return fmt::format("{} of {}", ranks_text(job_.missing()), job_.identity().world_size);
   };
+  if (options_.report_interval > milliseconds(0) && now >= next_report_) {
+    const auto waited = std::chrono::duration_cast<milliseconds>(next_report_ - started_);
+    say(fmt::format("[store] waiting for {} ({})", missing(), seconds_text(waited)));
+    next_report_ += options_.report_interval;
+  }
   if (options_.join_deadline > milliseconds(0) && now >= started_ + options_.join_deadline) {
     const std::string text =
         fmt::format("{} did not join within {}", missing(), seconds_text(options_.join_deadline));
     say("[store] " + text);
-    return job_.fail_job(job_.missing().front(), text);
+    job_.fail_job(job_.missing().front(), text);
   }
-  if (options_.report_interval <= milliseconds(0) || now < next_report_) return;
-  const auto waited = std::chrono::duration_cast<milliseconds>(next_report_ - started_);
-  say(fmt::format("[store] waiting for {} ({})", missing(), seconds_text(waited)));
-  next_report_ += options_.report_interval;
 }
 
 void StoreServer::sweep(Time now) {

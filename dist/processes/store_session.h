@@ -22,7 +22,12 @@ inline constexpr const char* kNoGoodbye = "its connection to the store ended wit
 /// Keys and values, who has joined and who has left, and the job's first failure.
 class StoreJob {
  public:
+  struct Limits {
+    std::size_t keys = kMaxKeys;
+    std::size_t bytes = kMaxStored;
+  };
   explicit StoreJob(JobIdentity identity);
+  StoreJob(JobIdentity identity, Limits limits);
   const JobIdentity& identity() const { return identity_; }
 
   /// Lets the session in as the rank it says it is, or returns why not.
@@ -61,6 +66,7 @@ class StoreJob {
   void broadcast(const Message& message);
 
   JobIdentity identity_;
+  Limits limits_;
   std::vector<Place> places_;
   int joined_ = 0;
   int present_ = 0;

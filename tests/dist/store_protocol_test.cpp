@@ -193,21 +193,17 @@ TEST(StoreSession, ReadsNoByteOfAStrangerPastTheHello) {
 }
 
 TEST(StoreSession, AStoreHasRoomForSoMuch) {
-  StoreJob job(identity(0, 1));
+  StoreJob job(identity(0, 1), {.keys = 3, .bytes = 100});
   Joined rank(job, 0);
   const std::string done = encode(Message{.type = MessageType::done});
-  for (std::size_t i = 0; i < kMaxKeys; ++i) {
-    ASSERT_EQ(rank.ask({.type = MessageType::set, .key = fmt::format("{}", i)}), done);
-  }
-  EXPECT_HAS(rank.ask({.type = MessageType::set, .key = "more"}), "the store is full: 65536 keys");
-  EXPECT_EQ(rank.ask({.type = MessageType::set, .key = "7", .value = "again"}), done);
-  const std::string large(kMaxValue, 'v');
-  std::size_t fit = 0;
-  while (rank.ask({.type = MessageType::set, .key = fmt::format("{}", fit), .value = large}) ==
-         done) {
-    ++fit;
-  }
-  EXPECT_EQ(fit, kMaxStored / kMaxValue - 1) << "the keys themselves take the rest";
+  const auto set = [&](const std::string& key, std::size_t size) {
+    return rank.ask({.type = MessageType::set, .key = key, .value = std::string(size, 'v')});
+  };
+  for (const char* key : {"1", "2", "3"}) EXPECT_EQ(set(key, 10), done);
+  EXPECT_HAS(set("4", 0), "the store is full: 3 keys");
+  EXPECT_EQ(set("1", 77), done) << "in the place of the 10";
+  EXPECT_HAS(set("1", 78), "the store is full: 101 bytes, at most 100");
+  EXPECT_HAS(rank.ask({.type = MessageType::get, .key = "1"}), std::string(77, 'v'));
   EXPECT_FALSE(rank.session.closing());
 }
 

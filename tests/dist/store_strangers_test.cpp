@@ -89,7 +89,7 @@ TEST(StoreStrangers, GarbageAfterTheProof) {
 
 TEST(StoreStrangers, ASlowLorisIsDropped) {
   StoreServer::Options options;
-  options.handshake_deadline = milliseconds(150);
+  options.handshake_deadline = milliseconds(300);
   const TestStore store(2, options);
   const auto rank = store.client(identity(0, 2));
   Raw silent(store.port()), loris(store.port());
@@ -106,7 +106,7 @@ TEST(StoreStrangers, ASlowLorisIsDropped) {
   });
   EXPECT_LT(sent, hello.size());
   EXPECT_LT(seconds, 2);
-  EXPECT_TRUE(says(store, "it had not proven itself and joined after 0.15 s"));
+  EXPECT_TRUE(says(store, "it had not proven itself and joined after 0.3 s"));
   expect_works(*rank);
 }
 
@@ -127,13 +127,13 @@ TEST(StoreStrangers, CannotTakeAllPlaces) {
 
 TEST(StoreRanks, ABrokenOneIsLostWithTheReason) {
   StoreServer::Options options;
-  options.handshake_deadline = milliseconds(150);
+  options.handshake_deadline = milliseconds(300);
   const std::string half = encode(Message{.type = MessageType::get, .key = "k"}).substr(0, 7);
   const std::string twice = encode(Message{.type = MessageType::get, .request = 5, .key = "none"});
   const struct {
     std::string sent, reason;
   } cases[] = {
-      {half, "its message stayed incomplete for 0.15 s"},
+      {half, "its message stayed incomplete for 0.3 s"},
       {std::string(40, '\xff'), "it sent bytes that are no message of the store"},
       {encode(Message{.type = MessageType::ready}),
        "it sent a message that is not a joined rank's to send"},
@@ -154,10 +154,10 @@ TEST(StoreRanks, ABrokenOneIsLostWithTheReason) {
 
 TEST(StoreRanks, AnIdleOneIsLeftAlone) {
   StoreServer::Options options;
-  options.handshake_deadline = milliseconds(30);
+  options.handshake_deadline = milliseconds(60);
   const TestStore store(2, options);
   const auto ranks = store.clients(2);
-  sleep_ms(100);
+  sleep_ms(150);
   for (const auto& rank : ranks) expect_works(*rank);
 }
 
@@ -176,7 +176,7 @@ TEST(StoreRanks, OneThatDoesNotReadHoldsUpNobody) {
     EXPECT_EQ(failure_of(*rank), "rank 1 lost: it does not read what the store sends");
     EXPECT_EQ(rank->get("large", kSoon).size(), kMaxValue);
   });
-  EXPECT_LT(seconds, 2);
+  EXPECT_LT(seconds, 10) << "somebody waited for the deaf one";
 }
 
 TEST(StoreRanks, TheirProofIsAskedOfTheStoreToo) {
@@ -195,11 +195,11 @@ TEST(StoreRanks, TheirProofIsAskedOfTheStoreToo) {
     while (receive_some(socket.fd(), in, Deadline(kSoon), why)) {
     }
   };
-  const auto join = [&](const std::string& greeting, const std::string& verdict) {
+  const auto join = [&](const std::string& greeting, const std::string& verdict,
+                        milliseconds limit = kSoon) {
     std::thread store(serve, greeting, verdict);
-    const std::string error = error_of([&] {
-      StoreClient("127.0.0.1", own_port(listening.fd()), identity(1, 2), milliseconds(300));
-    });
+    const std::string error = error_of(
+        [&] { StoreClient("127.0.0.1", own_port(listening.fd()), identity(1, 2), limit); });
     store.join();
     return error;
   };
@@ -218,7 +218,8 @@ TEST(StoreRanks, TheirProofIsAskedOfTheStoreToo) {
             fmt::format("[store] what listens at 127.0.0.1:{} is no store of a job; choose another "
                         "port with --master-port or SHARDGRAD_PORT",
                         port));
-  EXPECT_HAS(join("", ""), "within 0.3 s: it accepts the connection and then says nothing");
+  EXPECT_HAS(join("", "", milliseconds(100)),
+             "within 0.1 s: it accepts the connection and then says nothing");
 }
 
 }  // namespace

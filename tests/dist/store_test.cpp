@@ -78,13 +78,13 @@ TEST(StoreKeys, TheLargestFitAndLargerOnesAreErrors) {
 TEST(StoreKeys, ATimeoutNamesKeyAndSeconds) {
   const TestStore store(2);
   const auto ranks = store.clients(2);
-  EXPECT_EQ(error_of([&] { ranks[1]->get("a/b", milliseconds(50)); }),
-            "[store] rank 1: get of 'a/b': not there within 0.05 s");
+  EXPECT_EQ(error_of([&] { ranks[1]->get("a/b", milliseconds(30)); }),
+            "[store] rank 1: get of 'a/b': not there within 0.03 s");
   ranks[0]->set("there", {});
   EXPECT_EQ(error_of([&] {
-              ranks[1]->wait({"there", "absent", "too"}, milliseconds(50));
+              ranks[1]->wait({"there", "absent", "too"}, milliseconds(200));
             }),
-            "[store] rank 1: wait for 'absent', one of 3 keys: not there within 0.05 s");
+            "[store] rank 1: wait for 'absent', one of 3 keys: not there within 0.2 s");
   ranks[0]->set("a/b", bytes("late"));  // answers nobody: the get was taken back
   EXPECT_EQ(text(ranks[1]->get("a/b", kSoon)), "late");
   EXPECT_FALSE(ranks[1]->failure());
@@ -184,21 +184,21 @@ TEST(StoreJoin, NobodyListening) {
 
 TEST(StoreJoin, AMissingRankIsNamedAndAtTheDeadlineTheJobFails) {
   StoreServer::Options options;
-  options.report_interval = milliseconds(40);
-  options.join_deadline = milliseconds(100);
+  options.report_interval = milliseconds(200);
+  options.join_deadline = milliseconds(500);
   const TestStore store(4, options);
   const auto first = store.client(identity(0, 4));
   const auto second = store.client(identity(2, 4));
   const std::string error = error_of([&] { first->wait_all_joined(kSoon); });
   EXPECT_EQ(error,
             "[store] rank 0 waited for all ranks to join: ranks 1, 3 of 4 did not join "
-            "within 0.1 s");
-  EXPECT_EQ(failure_of(*second), "ranks 1, 3 of 4 did not join within 0.1 s");
+            "within 0.5 s");
+  EXPECT_EQ(failure_of(*second), "ranks 1, 3 of 4 did not join within 0.5 s");
   EXPECT_EQ(second->failure()->rank, 1);
-  EXPECT_HAS(store.said->text(), "of 4 (0.04 s)\n[store] waiting for ");
+  EXPECT_HAS(store.said->text(), "[store] waiting for ranks 1, 3 of 4 (0.4 s)\n");
   EXPECT_HAS(store.said->text(), "ranks 1, 3 of 4 did not join");
   const auto late = store.client(identity(3, 4));  // told at once
-  EXPECT_EQ(failure_of(*late), "ranks 1, 3 of 4 did not join within 0.1 s");
+  EXPECT_EQ(failure_of(*late), "ranks 1, 3 of 4 did not join within 0.5 s");
 }
 
 TEST(StoreJoin, ReportsNameTheMissing) {
@@ -315,10 +315,10 @@ TEST(StoreLeave, TellsHowManyPostings) {
   ranks[2]->leave(42);
   ranks[0]->leave(std::uint64_t{1} << 60);
   EXPECT_TRUE(store.server->wait_all_gone(kSoon));
+  EXPECT_TRUE(comes_true([&] { return ranks[2]->left(0) == std::uint64_t{1} << 60; }));
   store.server.reset();  // nor is the store, by a rank that has left
   sleep_ms(10);
   for (const int rank : {0, 2}) EXPECT_FALSE(ranks[rank]->failure());
-  EXPECT_EQ(ranks[2]->left(0).value_or(std::uint64_t{1} << 60), std::uint64_t{1} << 60);
 }
 
 TEST(StoreLeave, AnEarlyLeaverIsToldToLateJoiners) {
