@@ -38,7 +38,8 @@ int available_cores() {
 
 std::vector<std::string> inherited_environment() {
   std::vector<std::string> all;
-  for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) all.push_back(*entry);
+  for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry)
+    all.push_back(*entry);
   return all;
 }
 
@@ -77,8 +78,9 @@ std::vector<std::string> child_environment(std::span<const std::string> inherite
       {"SHARDGRAD_BACKEND", !options.backend.empty()
                                 ? options.backend
                                 : value_of(inherited, "SHARDGRAD_BACKEND").value_or("auto")},
-      {"OMP_NUM_THREADS", value_of(inherited, "OMP_NUM_THREADS")
-                              .value_or(std::to_string(std::max(job.cores / options.processes, 1)))},
+      {"OMP_NUM_THREADS",
+       value_of(inherited, "OMP_NUM_THREADS")
+           .value_or(std::to_string(std::max(job.cores / options.processes, 1)))},
   };
   if (!options.log_dir.empty())
     set.emplace_back("SHARDGRAD_LOG_DIR", std::filesystem::absolute(options.log_dir).string());

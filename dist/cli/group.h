@@ -31,8 +31,8 @@ struct Outcome {
 std::string describe(const Cause& cause, const RunOptions& options, const std::string& last_line);
 
 /// When a rank fails its peers have --grace seconds to end alone, which they usually do with an
-/// error that says more; then they get SIGTERM, and --shutdown-timeout seconds later SIGKILL. A stop
-/// signal goes on to all at once, with the same timeout; a second one is SIGKILL.
+/// error that says more; then they get SIGTERM, and --shutdown-timeout seconds later SIGKILL. A
+/// stop signal goes on to all at once, with the same timeout; a second one is SIGKILL.
 class Group {
  public:
   Group(const RunOptions& options, Children& children, Output& output, Signals& signals)

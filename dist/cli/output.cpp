@@ -80,13 +80,14 @@ void Output::read_from(Stream& stream) {
   char buffer[kRead];
   const ssize_t count = ::read(stream.pipe.get(), buffer, sizeof buffer);
   if (count < 0 && (errno == EAGAIN || errno == EINTR)) return;
-  if (count <= 0) {
-    stream.pipe.reset();
-    return;
-  }
-  std::string_view bytes(buffer, static_cast<std::size_t>(count));
+  std::string_view bytes(buffer, static_cast<std::size_t>(std::max<ssize_t>(count, 0)));
   std::string lines;
-  stream.lines.feed(bytes, lines);
+  if (bytes.empty()) {
+    stream.lines.finish(lines);
+    stream.pipe.reset();
+  } else {
+    stream.lines.feed(bytes, lines);
+  }
   if (stream.shown) terminals_[stream.target].queue += lines;
   while (stream.log.open() && !bytes.empty()) {
     const ssize_t written = ::write(stream.log.get(), bytes.data(), bytes.size());

@@ -56,8 +56,8 @@ int run(const RunOptions& options) {
     output.finish(signals.stop_fd());
     if (!outcome.cause) return outcome.status;
 
-    const std::string cause = describe(*outcome.cause, options,
-                                       output.last_error_line(outcome.cause->local_rank));
+    const std::string cause =
+        describe(*outcome.cause, options, output.last_error_line(outcome.cause->local_rank));
     const bool stopped = outcome.stopped || signals.take_stop();
     if (stopped || restarts == options.max_restarts) {
       fmt::print(stderr, "shardgrad run: {}\n", cause);

@@ -8,10 +8,10 @@
 #include <cmath>
 #include <optional>
 #include <string_view>
-#include <utility>
 
 #include "dist/cli/environment.h"
 #include "dist/cli/errors.h"
+#include "dist/cli/nearest.h"
 
 #ifndef SG_VERSION
 #define SG_VERSION "unknown"
@@ -23,26 +23,6 @@ namespace {
 constexpr int kMostProcesses = 1024;  // of a node; more is a typing error
 constexpr int kMostNodes = 65536;
 constexpr double kLongestWait = 1e6;  // seconds
-
-// Levenshtein's distance, for "did you mean".
-std::size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    std::size_t diagonal = std::exchange(row[0], i);
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const std::size_t change = diagonal + (a[i - 1] != b[j - 1]);
-      diagonal = std::exchange(row[j], std::min({row[j] + 1, row[j - 1] + 1, change}));
-    }
-  }
-  return row[b.size()];
-}
-
-std::string nearest(std::string_view word, const std::vector<std::string>& choices) {
-  return *std::min_element(choices.begin(), choices.end(), [&](const auto& a, const auto& b) {
-    return edit_distance(word, a) < edit_distance(word, b);
-  });
-}
 
 std::optional<int> whole_number(std::string_view text) {
   int value = 0;
@@ -64,9 +44,9 @@ void add_run_options(CLI::App& run, RunOptions& o, Written& written) {
   run.add_option("--nnodes", o.nodes, "nodes; each runs this command (1)");
   run.add_option("--node-rank", o.node_rank, "which of the nodes this is, from 0 (0)");
   run.add_option("--master-addr", o.master_addr, "name or address of node 0 (127.0.0.1)");
-  run.add_option("--master-port", o.master_port,
-                 fmt::format("port of the store on node 0 (one node: a free one; else {})",
-                             kDefaultPort));
+  run.add_option(
+      "--master-port", o.master_port,
+      fmt::format("port of the store on node 0 (one node: a free one; else {})", kDefaultPort));
   run.add_flag("--standalone", written.standalone, "one node, loopback, a free port");
   run.add_option("--max-restarts", o.max_restarts,
                  "how often all processes are started again after a failure (0)");
@@ -206,8 +186,8 @@ CommandLine parse_command_line(std::span<const std::string> args) {
   CLI::App app("The command-line program of shardgrad.", "shardgrad");
   app.set_version_flag("--version", "shardgrad " SG_VERSION);
   app.require_subcommand(1);
-  CLI::App& run = *app.add_subcommand(
-      "run", "Starts a program as several processes, and ends them together.");
+  CLI::App& run =
+      *app.add_subcommand("run", "Starts a program as several processes, and ends them together.");
   add_run_options(run, line.run, written);
   run.add_option("program", command, "the program, and all that follows is its own");
 

@@ -16,12 +16,12 @@ struct RunOptions {
   std::string master_addr = "127.0.0.1";
   int master_port = 0;  ///< 0: a free one, on one node only
   int max_restarts = 0;
-  std::string log_dir = {};            ///< empty: none
-  bool tee = false;                    ///< with log_dir: to the terminal as well
+  std::string log_dir = {};               ///< empty: none
+  bool tee = false;                       ///< with log_dir: to the terminal as well
   std::set<int> local_ranks_filter = {};  ///< whose output reaches the terminal; empty: all
-  double shutdown_timeout = 30;        ///< seconds from a stop signal to SIGKILL
-  double grace = 3;                    ///< seconds that peers of a failed rank have to end alone
-  std::string backend = {};            ///< empty: SHARDGRAD_BACKEND, else auto
+  double shutdown_timeout = 30;           ///< seconds from a stop signal to SIGKILL
+  double grace = 3;                       ///< seconds that peers of a failed rank have to end alone
+  std::string backend = {};               ///< empty: SHARDGRAD_BACKEND, else auto
   std::vector<std::string> command = {};  ///< the program and its arguments, untouched
 
   int world_size() const { return nodes * processes; }

@@ -50,8 +50,7 @@ pid_t spawn(const Spawn& what) {
   const pid_t launcher = ::getpid();
   const pid_t pid = ::fork();
   if (pid < 0) fail_errno("cannot start a process");
-  if (pid == 0)
-    execute(what, launcher, argv.data(), envp.data(), null.get(), report.write.get());
+  if (pid == 0) execute(what, launcher, argv.data(), envp.data(), null.get(), report.write.get());
 
   ::setpgid(pid, pid);  // here too: whoever comes first, the group is there when this returns
   report.write.reset();

@@ -16,9 +16,9 @@ struct Spawn {
   bool input = false;  ///< standard input is ours; else /dev/null
 };
 
-/// Starts a program in a process group of its own, with no signal blocked or ignored that matters to
-/// it, and with SIGKILL to come when this process dies. Throws StartError if it cannot be executed:
-/// "cannot start ./nothing: No such file or directory".
+/// Starts a program in a process group of its own, with no signal blocked or ignored that matters
+/// to it, and with SIGKILL to come when this process dies. Throws StartError if it cannot be
+/// executed: "cannot start ./nothing: No such file or directory".
 pid_t spawn(const Spawn& what);
 
 }  // namespace sg::cli
