@@ -8,6 +8,7 @@ foreach(room IN LISTS sg_rooms)
   file(GLOB_RECURSE headers CONFIGURE_DEPENDS RELATIVE "${PROJECT_SOURCE_DIR}"
        "${PROJECT_SOURCE_DIR}/${room}/*.h" "${PROJECT_SOURCE_DIR}/${room}/*.inc")
   list(FILTER headers EXCLUDE REGEX "/kernels/isa/")  # they need SG_ISA, and its flags
+  list(FILTER headers EXCLUDE REGEX "^dist/cli/")     # a program's own
   foreach(header IN LISTS headers)
     get_filename_component(folder "${header}" DIRECTORY)
     install(FILES "${PROJECT_SOURCE_DIR}/${header}"

@@ -15,6 +15,7 @@ sg_part(SHARDGRAD_FAULTS AUTO "Faults on demand for tests, SHARDGRAD_FAULT (AUTO
 sg_part(SHARDGRAD_GLOO AUTO "Gloo (and OpenSSL) for ranks that are processes")
 
 option(SHARDGRAD_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
+option(SHARDGRAD_CLI "Build the command-line program shardgrad" ${PROJECT_IS_TOP_LEVEL})
 option(SHARDGRAD_EXAMPLES "Build the example programs" ${PROJECT_IS_TOP_LEVEL})
 option(SHARDGRAD_BENCH "Build the microbenchmarks (where Google Benchmark is found)"
        ${PROJECT_IS_TOP_LEVEL})

@@ -6,6 +6,9 @@ function(sg_room name)
   cmake_parse_arguments(arg "" "" "LINKS" ${ARGN})
   set(root "${PROJECT_SOURCE_DIR}")
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS "${root}/${name}/*.cpp")
+  if(name STREQUAL "dist")
+    list(FILTER sources EXCLUDE REGEX "/dist/cli/")  # a program; dist/cli/CMakeLists.txt builds it
+  endif()
   if(name STREQUAL "dist" AND NOT sg_gloo)
     list(FILTER sources EXCLUDE REGEX "/dist/processes/")  # ranks are threads alone
   endif()

@@ -1,0 +1,126 @@
+#include "dist/cli/group.h"
+
+#include <fmt/format.h>
+#include <signal.h>
+
+#include <algorithm>
+
+#include "dist/cli/errors.h"
+
+namespace sg::cli {
+namespace {
+
+// `timeout` and some schedulers send a signal to a process and then to its whole group: that is one
+// wish to stop, not a second.
+constexpr std::chrono::milliseconds kSameWish{100};
+constexpr double kLongestPoll = 3600;  // seconds, well within poll's int of milliseconds
+
+}  // namespace
+
+std::string describe(const Cause& cause, const RunOptions& options, const std::string& last_line) {
+  const std::string who =
+      fmt::format("rank {} (pid {})", options.rank(cause.local_rank), cause.pid);
+  if (cause.unheeded != 0)
+    return fmt::format("{} did not end within {} s of {} and was killed by signal {} ({})", who,
+                       options.shutdown_timeout, signal_name(cause.unheeded), cause.end.code,
+                       signal_name(cause.end.code));
+  if (cause.end.signalled)
+    return fmt::format("{} was killed by signal {} ({})", who, cause.end.code,
+                       signal_name(cause.end.code));
+  return fmt::format("{} exited with status {}{}{}", who, cause.end.code,
+                     last_line.empty() ? "" : "; its last line: ", last_line);
+}
+
+Outcome Group::wait() {
+  while (!children_.all_ended()) serve_once();
+  Outcome outcome{.cause = cause_, .status = 0, .stopped = stop_ != 0};
+  const auto& all = children_.all();
+  if (cause_) {
+    outcome.status = cause_->end.status();
+  } else if (std::any_of(all.begin(), all.end(), [](const Child& c) { return *c.end != End{}; })) {
+    outcome.status = kSignalStatus + stop_;
+  }
+  return outcome;
+}
+
+void Group::serve_once() {
+  std::vector<pollfd> polls{{.fd = signals_.stop_fd(), .events = POLLIN, .revents = 0},
+                            {.fd = signals_.child_fd(), .events = POLLIN, .revents = 0}};
+  output_.ask(polls);
+  if (::poll(polls.data(), polls.size(), poll_timeout()) < 0) {
+    if (errno == EINTR) return;
+    fail_errno("cannot wait for the processes");
+  }
+  output_.serve(polls);
+  while (const std::optional<int> signal = signals_.take_stop()) on_stop(*signal);
+  if (polls[1].revents != 0) {
+    signals_.take_child();
+    on_ends(children_.newly_ended());
+  }
+  if (deadline_ && Clock::now() >= *deadline_) on_deadline();
+}
+
+int Group::poll_timeout() const {
+  if (!deadline_) return -1;
+  const double left = std::chrono::duration<double>(*deadline_ - Clock::now()).count();
+  return static_cast<int>(std::clamp(left, 0.0, kLongestPoll) * 1000) + 1;  // never too early
+}
+
+void Group::enter(Phase phase, double seconds) {
+  phase_ = phase;
+  deadline_ = Clock::now() +
+              std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+}
+
+void Group::on_stop(int signal) {
+  const auto now = Clock::now();
+  if (stop_ == 0) {
+    stop_ = signal;
+    stopped_at_ = now;
+    children_.signal_all(signal);
+    if (phase_ == Phase::running || phase_ == Phase::grace)
+      enter(Phase::stopping, options_.shutdown_timeout);
+  } else if (now - stopped_at_ >= kSameWish) {
+    forced_ = true;
+    phase_ = Phase::killed;
+    deadline_.reset();
+    children_.kill_all();
+  }
+}
+
+bool Group::failed(const Child& child) const {
+  if (*child.end == End{}) return false;
+  if (stop_ == 0) return true;
+  if (child.killed) return !forced_;
+  const int status = child.end->status();
+  return status != kSignalStatus + SIGINT && status != kSignalStatus + SIGTERM &&
+         status != kSignalStatus + stop_;
+}
+
+void Group::on_ends(const std::vector<int>& ended) {
+  if (cause_) return;
+  for (const int local_rank : ended) {
+    const Child& child = children_.all()[static_cast<std::size_t>(local_rank)];
+    if (!failed(child)) continue;
+    // Of ends seen at the same time, an exit may be the answer to a death by signal.
+    if (cause_ && (cause_->end.signalled || !child.end->signalled)) continue;
+    cause_ = Cause{.local_rank = local_rank,
+                   .pid = child.pid,
+                   .end = *child.end,
+                   .unheeded = child.killed ? stop_ : 0};
+  }
+  if (cause_ && phase_ == Phase::running) enter(Phase::grace, options_.grace);
+}
+
+void Group::on_deadline() {
+  if (phase_ == Phase::grace) {
+    children_.signal_all(SIGTERM);
+    enter(Phase::stopping, options_.shutdown_timeout);
+  } else {
+    phase_ = Phase::killed;
+    deadline_.reset();
+    children_.kill_all();
+  }
+}
+
+}  // namespace sg::cli

@@ -1,0 +1,110 @@
+// Stop signals, and the death of the launcher itself.
+#include "tests/cli/support.h"
+
+namespace sg::cli {
+namespace {
+
+// Says ready; on SIGINT or SIGTERM says which and ends with `status`, or with 128 + the signal.
+std::string obedient(const std::string& status = "") {
+  return "trap 'echo got INT; exit " + (status.empty() ? "130" : status) +
+         "' INT; trap 'echo got TERM; exit " + (status.empty() ? "143" : status) +
+         "' TERM; echo ready; while :; do sleep 0.05; done";
+}
+
+std::set<pid_t> pids_in(const std::string& out) {
+  std::set<pid_t> pids;
+  for (const std::string& line : lines_of(out))
+    if (const std::size_t at = line.find("pid "); at != std::string::npos)
+      pids.insert(std::stoi(line.substr(at + 4)));
+  return pids;
+}
+
+TEST(StopSignals, ArePassedOn) {
+  for (const int signal : {SIGINT, SIGTERM}) {
+    Launch launch(shell({"--nproc-per-node", "2"}, obedient()));
+    ASSERT_TRUE(launch.says("ready", 2)) << launch.err();
+    launch.signal(signal);
+    EXPECT_EQ(launch.wait(), 128 + signal);
+    const std::string got = signal == SIGINT ? "got INT" : "got TERM";
+    for (const char* rank : {"[rank0] ", "[rank1] "})
+      EXPECT_NE(launch.out().find(rank + got), std::string::npos) << launch.out();
+    EXPECT_EQ(own_lines(launch), Words{}) << launch.err();
+  }
+}
+
+TEST(StopSignals, ACleanEndIsStatusZero) {
+  Launch launch(shell({"--nproc-per-node", "2", "--max-restarts", "3"}, obedient("0")));
+  ASSERT_TRUE(launch.says("ready", 2));
+  launch.signal(SIGTERM);
+  EXPECT_EQ(launch.wait(), 0);
+  EXPECT_EQ(own_lines(launch), Words{}) << launch.err();
+}
+
+TEST(StopSignals, ProcessesThatDieOfItAreNoFailure) {
+  Launch launch(
+      shell({"--nproc-per-node", "2", "--max-restarts", "3"}, "echo ready; exec sleep 60"));
+  ASSERT_TRUE(launch.says("ready", 2));
+  launch.signal(SIGINT);
+  EXPECT_EQ(launch.wait(), 130);
+  EXPECT_EQ(own_lines(launch), Words{}) << launch.err();
+}
+
+TEST(StopSignals, AFailureAfterOneIsACauseAndStartsNothingAgain) {
+  Launch launch(shell({"--nproc-per-node", "2", "--max-restarts", "3"}, obedient("9")));
+  ASSERT_TRUE(launch.says("ready", 2));
+  launch.signal(SIGTERM);
+  EXPECT_EQ(launch.wait(), 9);
+  EXPECT_EQ(own_lines(launch).size(), 1u) << launch.err();
+  EXPECT_NE(launch.err().find("exited with status 9"), std::string::npos) << launch.err();
+}
+
+TEST(StopSignals, OneThatIgnoresThemIsKilledAfterTheTimeout) {
+  Launch launch(shell({"--nproc-per-node", "2", "--shutdown-timeout", "0.5"},
+                      "[ $RANK = 1 ] && trap '' TERM; echo ready; while :; do sleep 0.05; done"));
+  ASSERT_TRUE(launch.says("ready", 2));
+  launch.signal(SIGTERM);
+  EXPECT_EQ(launch.wait(), 137);
+  EXPECT_NE(launch.err().find("did not end within 0.5 s of SIGTERM and was killed by signal 9"),
+            std::string::npos)
+      << launch.err();
+}
+
+TEST(StopSignals, ASecondOneKillsAtOnce) {
+  Launch launch(shell({"--nproc-per-node", "2"},
+                      "trap 'echo first' INT; echo ready; while :; do sleep 0.05; done"));
+  ASSERT_TRUE(launch.says("ready", 2));
+  launch.signal(SIGINT);
+  ASSERT_TRUE(launch.says("first", 2));
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  launch.signal(SIGINT);
+  EXPECT_EQ(launch.wait(), 130);
+  EXPECT_EQ(own_lines(launch), Words{}) << launch.err();
+}
+
+TEST(StopSignals, AtRandomMomentsOfTheStart) {
+  for (int microseconds = 0; microseconds < 20'000; microseconds += 1'300) {
+    Launch launch(shell({"--nproc-per-node", "2"}, "echo pid $$; exec sleep 60"));
+    std::this_thread::sleep_for(std::chrono::microseconds(microseconds));
+    launch.signal(SIGTERM);
+    const int status = launch.wait();  // before it waits for signals, it dies of them
+    EXPECT_TRUE(status == 143 || status == 1000 + SIGTERM) << status << ": " << launch.err();
+    for (const pid_t pid : pids_in(launch.out())) EXPECT_FALSE(alive(pid)) << pid;
+  }
+}
+
+TEST(LauncherKilled, NoProcessStays) {
+  Launch launch(
+      shell({"--nproc-per-node", "3"},
+            "echo pid $$; sleep 60 & echo pid $!; trap '' TERM INT HUP; echo ready; wait"));
+  ASSERT_TRUE(launch.says("ready", 3));
+  const std::set<pid_t> pids = pids_in(launch.out());
+  ASSERT_EQ(pids.size(), 6u) << launch.out();
+  for (const pid_t pid : pids) EXPECT_TRUE(alive(pid));
+  launch.signal(SIGKILL);
+  for (const pid_t pid : pids)
+    EXPECT_TRUE(eventually([&] { return !alive(pid); }, 5)) << pid << " outlived the launcher";
+  EXPECT_EQ(launch.wait(), 1000 + SIGKILL);  // and its pipes are closed: nobody holds them
+}
+
+}  // namespace
+}  // namespace sg::cli
