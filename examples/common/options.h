@@ -54,8 +54,8 @@ struct TrainOptions {
   double clip_norm = 0;
   std::string executor = "auto";
   bool prefetch = true;
-  std::string command_line;  ///< the same in every process of a job
-  bool speaks = true;        ///< false in the processes of ranks above 0, which print nothing
+  std::string command_line = {};  ///< the same in every process of a job
+  bool speaks = true;             ///< false in the processes of ranks above 0, which print nothing
 
   std::int64_t micro_batch() const { return batch_size / (std::int64_t{ranks} * accumulate); }
 };
