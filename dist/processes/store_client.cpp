@@ -13,8 +13,9 @@ using std::chrono::milliseconds;
 
 namespace {
 
-// How long a send, a goodbye or a failure's message may take: the store answers them at once.
-constexpr milliseconds kPrompt{10'000};
+// What the store answers at once; and what an ending rank has no more time for.
+constexpr milliseconds kPrompt{30'000};
+constexpr milliseconds kLastWords{10'000};
 
 }  // namespace
 
@@ -101,8 +102,10 @@ std::vector<Message> StoreClient::ask(std::vector<Message> messages, millisecond
     const std::string text = what(static_cast<std::size_t>(first - ids.begin()));
     SG_CHECK(!lost, "[store] rank {}: {}: {}", identity_.rank, text, *lost);
     send(cancels);
-    sg::fail("[store] rank {}: {}: not there within {}", identity_.rank, text,
-             seconds_text(timeout));
+    const MessageType asked = messages[first - ids.begin()].type;
+    const bool waits = asked == MessageType::get || asked == MessageType::wait;
+    sg::fail("[store] rank {}: {}: {} within {}", identity_.rank, text,
+             waits ? "not there" : "no answer", seconds_text(timeout));
   }
   for (std::size_t i = 0; i < answers.size(); ++i) {
     SG_CHECK(answers[i].type != MessageType::refused, "[store] rank {}: {}: {}", identity_.rank,
@@ -123,7 +126,7 @@ void StoreClient::wait_all_joined(milliseconds timeout) {
 
 void StoreClient::fail(const std::string& text) noexcept {
   try {
-    ask({{.type = MessageType::fail, .text = text.substr(0, kMaxText)}}, kPrompt,
+    ask({{.type = MessageType::fail, .text = text.substr(0, kMaxText)}}, kLastWords,
         [](std::size_t) { return "a failure's message"; });
   } catch (const std::exception&) {
     lose("it does not answer");
@@ -132,7 +135,7 @@ void StoreClient::fail(const std::string& text) noexcept {
 
 void StoreClient::leave(std::uint64_t postings) noexcept {
   try {
-    ask({{.type = MessageType::leave, .postings = postings}}, kPrompt,
+    ask({{.type = MessageType::leave, .postings = postings}}, kLastWords,
         [](std::size_t) { return "goodbye"; });
   } catch (const std::exception&) {
     lose("it does not answer");

@@ -44,10 +44,11 @@ class StoreClient {
   void wait_all_joined(milliseconds timeout);
 
   /// Tells all ranks that this one failed; the first failure of the job counts, of a long text the
-  /// first store::kMaxText bytes. Never throws; failure() holds something when it returns.
+  /// first store::kMaxText bytes. Never throws, and waits 10 s at most; failure() holds
+  /// something when it returns.
   void fail(const std::string& text) noexcept;
   /// A clean end: this rank may go now without being missed. `postings`: collectives it posted.
-  /// Never throws: if the store is lost, failure() says so.
+  /// Never throws, and waits 10 s at most: if the store is lost, failure() says so.
   void leave(std::uint64_t postings) noexcept;
 
   /// The job's first failure as the store decided; or rank 0's, which holds the store, if the

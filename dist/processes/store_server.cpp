@@ -32,6 +32,9 @@ StoreServer::StoreServer(JobIdentity identity, Options options)
     *time = std::min<milliseconds>(*time, kForever);
   }
   next_report_ = started_ + options_.report_interval;
+  SG_CHECK(options_.handshake_deadline > milliseconds(0),
+           "[store] a handshake deadline of {}; expected more than 0",
+           seconds_text(options_.handshake_deadline));
   SG_CHECK(wake_, "[store] no eventfd: {}", error_text(errno));
   thread_ = start_quiet_thread([this] { run(); });
 }

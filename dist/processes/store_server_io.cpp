@@ -16,12 +16,13 @@ using std::chrono::milliseconds;
 namespace {
 
 constexpr milliseconds kAcceptPause{100};
+constexpr int kAcceptedAtOnce = 64;    // the ranks are not to wait for a flood
 constexpr int kMostRefusalsSaid = 20;  // a port scanner must not fill the log
 
 }  // namespace
 
 void StoreServer::accept_all(Time now) {
-  for (;;) {
+  for (int n = 0; n < kAcceptedAtOnce; ++n) {
     Socket socket(accept4(listening_.fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!socket) {
       if (errno == EINTR || errno == ECONNABORTED) continue;
@@ -68,6 +69,8 @@ void StoreServer::receive(Connection& c, Time now) {
 bool StoreServer::settle(Connection& c, Time now) {
   if (!c.session) return now < c.ends;
   Session& session = *c.session;
+  // If it was this process that stood still, the rest is here already.
+  if (session.late(now, options_.handshake_deadline)) receive(c, now);
   if (session.late(now, options_.handshake_deadline)) {
     const std::string limit = seconds_text(options_.handshake_deadline);
     session.close(session.joined() ? "its message stayed incomplete for " + limit

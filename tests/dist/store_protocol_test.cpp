@@ -192,6 +192,27 @@ TEST(StoreSession, ReadsNoByteOfAStrangerPastTheHello) {
   EXPECT_TRUE(session.closing());
 }
 
+TEST(StoreSession, IsLateWithAnIncompleteMessageAlone) {
+  StoreJob job(identity(0, 1));
+  const Session::Time start{};
+  const milliseconds limit(100);
+  Session stranger(job, "test", Nonce{}, start);
+  stranger.feed(encode(Hello{}).substr(0, 20), start + milliseconds(90));
+  EXPECT_FALSE(stranger.late(start + milliseconds(99), limit));
+  EXPECT_TRUE(stranger.late(start + limit, limit)) << "bytes gain it no time";
+
+  Joined rank(job, 0);
+  Session& session = rank.session;
+  const std::string get = encode(Message{.type = MessageType::get, .key = "key"});
+  EXPECT_FALSE(session.due(limit)) << "nothing is under way";
+  session.feed(get.substr(0, 5), start + milliseconds(10));
+  session.feed(get.substr(5, 1), start + milliseconds(60));
+  EXPECT_EQ(session.due(limit), start + milliseconds(110));
+  EXPECT_TRUE(session.late(start + milliseconds(110), limit));
+  session.feed(get.substr(6) + "\7", start + milliseconds(120));
+  EXPECT_EQ(session.due(limit), start + milliseconds(220)) << "the next message's time";
+}
+
 TEST(StoreSession, AStoreHasRoomForSoMuch) {
   StoreJob job(identity(0, 1), {.keys = 3, .bytes = 100});
   Joined rank(job, 0);

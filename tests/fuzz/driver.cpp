@@ -65,6 +65,11 @@ void try_input(const std::string& input) {
 
 }  // namespace
 
+#ifdef __SANITIZE_ADDRESS__
+// AddressSanitizer would end the program without the handler.
+extern "C" const char* __asan_default_options() { return "abort_on_error=1"; }
+#endif
+
 int main(int argc, char** argv) {
   char* end = nullptr;
   const double seconds = argc > 1 ? std::strtod(argv[1], &end) : 5;

@@ -231,6 +231,8 @@ std::vector<std::string> store_seeds() {
   seeds.push_back(join + step(0, 4, get) + step(1, 4, set) + step(0, 4, get));
   seeds.push_back(join + step(0, 4, get) + step(0, 4, cancel) + step(0, 4, get) + step(0, 0) +
                   step(1, 4, set));
+  const std::string leave = encode(Message{.type = MessageType::leave, .postings = 41});
+  seeds.push_back(join + step(0, 4, leave) + step(0, 4, get) + step(0, 0) + step(1, 4, set));
   seeds.push_back(join + step(0, 4, get) + step(1, 3) + step(2, 2) + step(2, 4, get));
   return seeds;
 }
