@@ -22,7 +22,6 @@ using Clock = std::chrono::steady_clock;
 using Buffer = ::gloo::transport::UnboundBuffer;
 using std::chrono::milliseconds;
 
-constexpr std::uint64_t kDepth = Transport::kDepth;
 constexpr milliseconds kForever = std::chrono::hours(24 * 365);
 constexpr milliseconds kVerdict{1500};  // how long the store may take to tell who died
 

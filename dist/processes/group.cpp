@@ -17,7 +17,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
-constexpr milliseconds kStaleToken{5'000};
+constexpr milliseconds kStaleFile{3'000}, kStaleTry{500};
 // How long the end of a job may wait for other ranks to end as well.
 constexpr milliseconds kGoodbye{30'000};
 
@@ -45,6 +45,7 @@ void ProcessGroup::join(const LaunchOptions& options, const std::string& configu
                        .world_size = e.world_size,
                        .job = e.job,
                        .configuration = fmt::format("{:016x}", name_key(configuration))};
+  int port = e.port;
   std::unique_ptr<TokenFile> file;
   if (identity.token.empty()) file = std::make_unique<TokenFile>(e.port);
   if (e.rank == 0) {
@@ -54,8 +55,17 @@ void ProcessGroup::join(const LaunchOptions& options, const std::string& configu
     listen.port = e.port;
     listen.listening_socket = e.listening_socket;
     listen.join_deadline = options.deadline;
-    server_ = std::make_unique<StoreServer>(identity, listen);
-    if (file != nullptr) file->write(identity.token);  // after the port is this job's
+    try {
+      server_ = std::make_unique<StoreServer>(identity, listen);
+    } catch (const Error&) {
+      // A launcher that knows nothing of us cannot keep a port free: where a file says where the
+      // store is, another one will do.
+      if (file == nullptr || e.listening_socket >= 0) throw;
+      listen.port = 0;
+      server_ = std::make_unique<StoreServer>(identity, listen);
+    }
+    port = server_->port();
+    if (file != nullptr) file->write({port, identity.token});
   }
   const Clock::time_point start = Clock::now();
   const auto left = [&] {
@@ -64,15 +74,21 @@ void ProcessGroup::join(const LaunchOptions& options, const std::string& configu
     return std::max(options.deadline - gone, milliseconds(1));
   };
   for (;;) {
-    if (e.rank > 0 && file != nullptr) identity.token = file->read(left());
+    if (e.rank > 0 && file != nullptr) {
+      const TokenFile::Content content = file->read(left());
+      port = content.port;
+      identity.token = content.token;
+    }
+    // The file may be that of a job before this one, which rank 0 is about to replace: nobody
+    // listens at that port any more, or somebody else does.
+    const bool doubtful = e.rank > 0 && file != nullptr && Clock::now() - start < kStaleFile;
     try {
-      client_ = std::make_unique<StoreClient>(e.address, e.port, identity, left());
+      client_ =
+          std::make_unique<StoreClient>(e.address, port, identity, doubtful ? kStaleTry : left());
       break;
-    } catch (const Error& error) {
-      // The file may be that of a job before this one, which rank 0 is about to replace.
-      const bool token = std::string_view(error.what()).find("token") != std::string_view::npos;
-      if (!token || file == nullptr || Clock::now() - start > kStaleToken) throw;
-      std::this_thread::sleep_for(milliseconds(50));
+    } catch (const StoreNotFound&) {
+      if (!doubtful) throw;
+      std::this_thread::sleep_for(milliseconds(20));
     }
   }
   client_->wait_all_joined(left());

@@ -13,10 +13,17 @@
 #include <unordered_map>
 #include <vector>
 
+#include "core/check.h"
 #include "dist/processes/store_protocol.h"
 #include "dist/processes/store_socket.h"
 
 namespace sg::dist {
+
+/// Nobody listens in time, or what does is not this job's store: it is worth asking where that is.
+class StoreNotFound : public Error {
+ public:
+  using Error::Error;
+};
 
 /// One connection and a thread that reads it. All functions may be called from any thread, but
 /// those that wait not from on_event's function, nor with a lock held that this function takes: the
@@ -28,7 +35,8 @@ class StoreClient {
 
   /// Connects, proves the token and joins. While nobody listens yet it tries again, until the
   /// deadline. Refused at once, with both values: another version, token, job, world size or
-  /// configuration; a rank that is out of range or has joined already.
+  /// configuration; a rank that is out of range or has joined already. StoreNotFound: nobody
+  /// listens, or what does speaks otherwise or with another token.
   StoreClient(const std::string& address, int port, JobIdentity identity, milliseconds deadline);
   /// Without leave() before it, the others see this rank lost.
   ~StoreClient();

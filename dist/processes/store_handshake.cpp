@@ -1,13 +1,21 @@
 // How a rank gets into the store: connect, prove, join.
 #include <algorithm>
 
-#include "core/check.h"
 #include "dist/processes/store_client.h"
 
 namespace sg::dist {
 
 using namespace store;
 using std::chrono::milliseconds;
+
+namespace {
+
+template <class... Args>
+[[noreturn]] void not_found(fmt::format_string<Args...> format, Args&&... args) {
+  throw StoreNotFound(fmt::format(format, std::forward<Args>(args)...));
+}
+
+}  // namespace
 
 StoreClient::StoreClient(const std::string& address, int port, JobIdentity identity,
                          milliseconds limit)
@@ -20,10 +28,12 @@ StoreClient::StoreClient(const std::string& address, int port, JobIdentity ident
     socket_ = connect_to(address, port, deadline, why);
     if (socket_ && handshake(deadline, why)) break;
     socket_ = Socket();
-    SG_CHECK(!deadline.passed(),
-             "[store] rank {} cannot join the store at {} within {}: {}; is rank 0 running there, "
-             "and is the port open?",
-             identity_.rank, where_, seconds_text(limit), why);
+    if (deadline.passed()) {
+      not_found(
+          "[store] rank {} cannot join the store at {} within {}: {}; is rank 0 running there, and "
+          "is the port open?",
+          identity_.rank, where_, seconds_text(limit), why);
+    }
     std::this_thread::sleep_for(deadline.left(pause));
   }
   local_address_ = own_address(socket_.fd());
@@ -44,15 +54,16 @@ bool StoreClient::handshake(const Deadline& deadline, std::string& why) {
   const auto wrong_version = [&](std::uint32_t version) {
     sg::fail(
         "[store] the store at {} speaks protocol version {}, rank {} version {}; run the same "
-        "build "
-        "everywhere",
+        "build everywhere",
         where_, version, identity_.rank, kStoreVersion);
   };
   const auto check_magic = [&](std::uint32_t& version) {
-    SG_CHECK(parse_opening(input_, version) == Parse::ok,
-             "[store] what listens at {} is no store of a job; choose another port with "
-             "--master-port or SHARDGRAD_PORT",
-             where_);
+    if (parse_opening(input_, version) != Parse::ok) {
+      not_found(
+          "[store] what listens at {} is no store of a job; choose another port with "
+          "--master-port or SHARDGRAD_PORT",
+          where_);
+    }
     if (version != kStoreVersion) wrong_version(version);
   };
 
@@ -76,11 +87,12 @@ bool StoreClient::handshake(const Deadline& deadline, std::string& why) {
   if (known && verdict.status == Status::wrong_version) wrong_version(verdict.version);
   // A store that cannot prove the token is refused as it would refuse us.
   const Mac expected = server_proof(identity_.token, greeting.nonce, nonce);
-  SG_CHECK(
-      known && verdict.status == Status::welcome && same(verdict.mac, expected),
-      "[store] rank {}: the job token is not that of the job at {}; set SHARDGRAD_TOKEN to the "
-      "same value everywhere",
-      identity_.rank, where_);
+  if (!known || verdict.status != Status::welcome || !same(verdict.mac, expected)) {
+    not_found(
+        "[store] rank {}: the job token is not that of the job at {}; set SHARDGRAD_TOKEN to the "
+        "same value everywhere",
+        identity_.rank, where_);
+  }
 
   const std::string join = encode(Message{.type = MessageType::join,
                                           .rank = identity_.rank,

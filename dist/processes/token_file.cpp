@@ -4,7 +4,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <cstdlib>
 #include <cstring>
 #include <thread>
@@ -31,7 +33,8 @@ TokenFile::~TokenFile() {
   if (mine_) ::unlink(path_.c_str());
 }
 
-void TokenFile::write(const std::string& token) {
+void TokenFile::write(const Content& content) {
+  const std::string text = fmt::format("{} {}", content.port, content.token);
   // Written under another name and moved into place: nobody reads half of it. O_EXCL follows no
   // link.
   const std::string fresh = fmt::format("{}.{}", path_, ::getpid());
@@ -39,15 +42,15 @@ void TokenFile::write(const std::string& token) {
   const int fd = ::open(fresh.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   SG_CHECK(fd >= 0, "[launch] cannot write the job's token to {}: {}; set SHARDGRAD_TOKEN", fresh,
            std::strerror(errno));
-  const ssize_t written = ::write(fd, token.data(), token.size());
-  const bool whole = ::close(fd) == 0 && written == static_cast<ssize_t>(token.size());
+  const ssize_t written = ::write(fd, text.data(), text.size());
+  const bool whole = ::close(fd) == 0 && written == static_cast<ssize_t>(text.size());
   SG_CHECK(whole && ::rename(fresh.c_str(), path_.c_str()) == 0,
            "[launch] cannot write the job's token to {}: {}; set SHARDGRAD_TOKEN", path_,
            std::strerror(errno));
   mine_ = true;
 }
 
-std::string TokenFile::read(std::chrono::milliseconds deadline) const {
+TokenFile::Content TokenFile::read(std::chrono::milliseconds deadline) const {
   const auto start = std::chrono::steady_clock::now();
   for (;;) {
     const int fd = ::open(path_.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
@@ -61,7 +64,13 @@ std::string TokenFile::read(std::chrono::milliseconds deadline) const {
                "[launch] {} belongs to somebody else or can be read by others; remove it, or set "
                "SHARDGRAD_TOKEN",
                path_);
-      if (count > 0) return std::string(text, static_cast<std::size_t>(count));
+      Content content;
+      const char* end = text + std::max<ssize_t>(count, 0);
+      const auto [space, error] = std::from_chars(text, end, content.port);
+      if (error == std::errc() && space + 1 < end) {
+        content.token.assign(space + 1, end);
+        return content;
+      }
     }
     SG_CHECK(
         deadline.count() == 0 || std::chrono::steady_clock::now() - start < deadline,

@@ -1,6 +1,10 @@
 // The example programs as processes: their losses, bytes and errors are those of threads.
 #include <fmt/format.h>
 
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include <cstdlib>
 #include <fstream>
 
@@ -106,6 +110,24 @@ TEST(Processes, WithoutALauncherTheTokenIsAFile) {
   EXPECT_EQ(outcome.status, 0) << outcome.err;
   EXPECT_NE(outcome.out.find("step 10"), std::string::npos) << outcome.out << outcome.err;
   EXPECT_TRUE(fs::is_empty(folder)) << "no file is left";
+}
+
+TEST(Processes, APortInUseIsNoHindranceWhereAFileSaysWhichOtherOneItIs) {
+  const int listener = ::socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  ASSERT_EQ(::bind(listener, reinterpret_cast<sockaddr*>(&address), size), 0);
+  ASSERT_EQ(::listen(listener, 1), 0);
+  ASSERT_EQ(::getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size), 0);
+  const std::string common = fmt::format("WORLD_SIZE=2 SHARDGRAD_PORT={}", ntohs(address.sin_port));
+  const std::string program = binary("linear") + " --plan ddp --threads 1";
+  const Outcome outcome =
+      shell(fmt::format("sh -c 'RANK=1 {0} {1} & RANK=0 {0} {1}; wait'", common, program));
+  ::close(listener);
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_NE(outcome.out.find("step 10"), std::string::npos) << outcome.out << outcome.err;
 }
 
 TEST(Processes, OtherCommandLinesAreRefused) {
