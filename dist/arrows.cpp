@@ -31,7 +31,8 @@ Tensor shard_of(const Tensor& full, int rank, int ranks) {
   return full.slice(0, rank * count, count);
 }
 
-Ready<Tensor> start_all_gather(Comm& comm, int unit, const Tensor& shard, const Tensor& full) {
+Ready<Tensor> start_all_gather(Comm& comm, const UnitLabel& unit, const Tensor& shard,
+                               const Tensor& full) {
   const std::int64_t bytes = shard.bytes();
   Posting posting{.op = "all_gather", .unit = unit, .dtype = shard.dtype(), .count = shard.numel()};
   posting.data = static_cast<const char*>(shard.raw_data());
@@ -55,8 +56,8 @@ Ready<Tensor> start_all_gather(Comm& comm, int unit, const Tensor& shard, const 
           comm.start(posting, shard.storage(), "all_gather", (comm.size() - 1) * bytes, gather)};
 }
 
-Ready<Tensor> start_reduce_scatter(Comm& comm, int unit, const Tensor& partial, const Tensor& shard,
-                                   bool fold) {
+Ready<Tensor> start_reduce_scatter(Comm& comm, const UnitLabel& unit, const Tensor& partial,
+                                   const Tensor& shard, bool fold) {
   const std::int64_t bytes = shard.bytes();
   Posting posting{
       .op = "reduce_scatter", .unit = unit, .dtype = shard.dtype(), .count = shard.numel()};

@@ -18,13 +18,14 @@ namespace sg::dist {
 
 /// `full` (padded elements), filled from every rank's `shard` (padded / N), which may be this
 /// rank's slice of `full` itself (in place). Bytes sent: (N - 1) x the shard's.
-Ready<Tensor> start_all_gather(Comm& comm, int unit, const Tensor& shard, const Tensor& full);
+Ready<Tensor> start_all_gather(Comm& comm, const UnitLabel& unit, const Tensor& shard,
+                               const Tensor& full);
 
 /// shard = [shard +] partial_0 + partial_1 + ... of this rank's slice; `partial` is padded, `shard`
 /// may be this rank's slice of it. With `fold` the sum starts from what `shard` holds. Bytes sent:
 /// (N - 1) x the shard's.
-Ready<Tensor> start_reduce_scatter(Comm& comm, int unit, const Tensor& partial, const Tensor& shard,
-                                   bool fold);
+Ready<Tensor> start_reduce_scatter(Comm& comm, const UnitLabel& unit, const Tensor& partial,
+                                   const Tensor& shard, bool fold);
 
 /// This rank's slice of a flat unit; no bytes move.
 Tensor shard_of(const Tensor& full, int rank, int ranks);

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "dist/dry_run.h"
+#include "dist/fingerprint.h"
 #include "dist/formula.h"
 #include "dist/grad_sink.h"
 #include "dist/plan.h"
@@ -47,7 +48,9 @@ struct EngineOptions {
   std::vector<Group> groups = {};
   bool prefetch = true;  ///< gather the next unit while this one is used (zero3)
   std::int64_t unit_elements =
-      0;                 ///< units are merged up to this size; 0: a twentieth of the model
+      0;  ///< units are merged up to this size; 0: a twentieth of the model
+  /// Compare before each step, over all ranks, which collectives were started (fingerprint.h).
+  bool debug = debug_by_environment();
   Comm* comm = nullptr;  ///< null: the group of this rank (current_comm())
 };
 

@@ -43,6 +43,7 @@ bool Engine::step() {
   if (fault::at("step") == fault::Action::nan)
     for (auto& unit : units_)
       if (unit->trainable) unit->accumulated.fill(NAN);
+  if (options_.debug) check_same_sequence(comm_);
   reduce();
   optim::StepValues values;
   values.step = steps_ + 1;
@@ -70,7 +71,7 @@ void Engine::reduce() {
     std::vector<Ready<Tensor>> gathers;
     for (auto& unit : units_)
       if (unit->trainable)
-        gathers.push_back(start_all_gather(comm_, unit->index,
+        gathers.push_back(start_all_gather(comm_, unit->label(),
                                            shard_of(unit->accumulated, comm_.rank(), comm_.size()),
                                            unit->accumulated));
     for (const auto& gather : gathers) gather.get();
@@ -149,7 +150,7 @@ void Engine::publish() {
   for (auto& unit : units_)
     if (unit->trainable)
       gathers.push_back(start_all_gather(
-          comm_, unit->index, shard_of(unit->rest, comm_.rank(), comm_.size()), unit->rest));
+          comm_, unit->label(), shard_of(unit->rest, comm_.rank(), comm_.size()), unit->rest));
   for (const auto& gather : gathers) gather.get();
 }
 

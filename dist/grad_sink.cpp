@@ -110,14 +110,14 @@ void GradReducer::fold(Unit& unit) {
     if (last_) start_reduction(unit);
   } else {
     unit.reduction =
-        start_reduce_scatter(comm_, unit.index, unit.partial, unit.accumulated, micro_ > 0);
+        start_reduce_scatter(comm_, unit.label(), unit.partial, unit.accumulated, micro_ > 0);
     in_flight_.push_back(&unit);
   }
 }
 
 void GradReducer::start_reduction(Unit& unit) {
   unit.reduction =
-      start_reduce_scatter(comm_, unit.index, unit.accumulated,
+      start_reduce_scatter(comm_, unit.label(), unit.accumulated,
                            shard_of(unit.accumulated, comm_.rank(), comm_.size()), false);
 }
 

@@ -37,7 +37,7 @@ Tensor Engine::whole(const Unit& unit, const Tensor& flat) {
   const Scoped phase(current_rank().phase, Phase::inspection);
   const Scoped kind(current_rank().kind, Kind::buffers);
   const Tensor full = Tensor::empty({unit.padded}, unit.dtype, flat.device());
-  start_all_gather(comm_, unit.index, flat, full).wait_readers();
+  start_all_gather(comm_, unit.label(), flat, full).wait_readers();
   return full;
 }
 

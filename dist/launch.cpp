@@ -1,8 +1,11 @@
 #include "dist/launch.h"
 
+#include <charconv>
+#include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <mutex>
 #include <thread>
@@ -24,6 +27,19 @@ void on_stop_signal(int signal) {
 }
 
 }  // namespace
+
+std::chrono::milliseconds default_deadline() {
+  const char* text = std::getenv("SHARDGRAD_DEADLINE");
+  if (text == nullptr || *text == '\0') return std::chrono::minutes(10);
+  double seconds = -1;
+  const char* const end = text + std::strlen(text);
+  const auto [read, error] = std::from_chars(text, end, seconds);
+  SG_CHECK(error == std::errc() && read == end && seconds >= 0 && seconds <= 1e6,
+           "[launch] SHARDGRAD_DEADLINE is '{}'; it must be seconds, from 0 (none) to 1000000",
+           text);
+  // Not 0, which would be none, for the least that is more.
+  return std::chrono::milliseconds(static_cast<std::int64_t>(std::ceil(seconds * 1000)));
+}
 
 int default_threads(int ranks) { return std::max(available_cores() / std::max(ranks, 1), 1); }
 

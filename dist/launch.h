@@ -11,12 +11,15 @@
 
 namespace sg::dist {
 
+/// SHARDGRAD_DEADLINE, in seconds, or else ten minutes. Errors: it is no number from 0 to 10^6.
+std::chrono::milliseconds default_deadline();
+
 struct LaunchOptions {
   int threads = 0;  ///< compute threads a rank; 0: cores / ranks, at least 1
   std::uint64_t seed = 0;
   /// A wait in a collective longer than this is an error that names whom it waited for; 0: none,
   /// for a debugger.
-  std::chrono::milliseconds deadline = std::chrono::minutes(10);
+  std::chrono::milliseconds deadline = default_deadline();
   /// Unset: a comm thread a rank where each has a core to spare, else inline.
   std::optional<Executor> executor = {};
 };

@@ -14,7 +14,7 @@ Prefetcher::Gather Prefetcher::start(int index) {
   storage->set_source(sources_[static_cast<std::size_t>(index)]);
   const Tensor full(storage, 0, {unit.padded}, {1}, unit.dtype);
   if (recorded_ != nullptr) return {index, Ready<Tensor>(full)};
-  return {index, start_all_gather(comm_, index, unit.rest, full)};
+  return {index, start_all_gather(comm_, unit.label(), unit.rest, full)};
 }
 
 void Prefetcher::expect(const std::vector<int>* order) {

@@ -80,6 +80,7 @@ std::vector<UnitLayout> make_units(const std::vector<nn::NamedParameter>& parame
 
 struct Unit : UnitLayout {
   int index = 0;
+  UnitLabel label() const { return {index, name}; }
   Tensor rest;         ///< parameters at rest, flat
   Tensor accumulated;  ///< gradients at rest, flat; not of frozen units
   std::vector<Tensor> states;

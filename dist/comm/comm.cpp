@@ -4,12 +4,25 @@
 
 #include "core/check.h"
 #include "core/fault.h"
+#include "core/rng.h"
 #include "dist/comm/threads.h"
 
 namespace sg::dist {
 namespace {
 
 thread_local Comm* tls_comm = nullptr;
+
+// Multiplication and shift after Knuth, TAOCP 6.4: the odd number is 2^64 / phi.
+std::uint64_t mix(std::uint64_t before, const Posting& p) {
+  std::uint64_t h = before;
+  for (const std::uint64_t word :
+       {name_key(p.op), static_cast<std::uint64_t>(p.unit.index),
+        static_cast<std::uint64_t>(p.dtype), static_cast<std::uint64_t>(p.count)}) {
+    h = (h ^ word) * 0x9E3779B97F4A7C15u;
+    h ^= h >> 32;
+  }
+  return h;
+}
 
 }  // namespace
 
@@ -48,7 +61,9 @@ std::shared_ptr<Operation> Comm::start(Posting posting, std::shared_ptr<void> ow
   posting.sequence = next_++;
   operation->posting_ = posting;
   operation->posted_ = std::move(owner);
-  history_[posting.sequence % kHistory] = {posting, false};
+  const std::uint64_t before =
+      posting.sequence == 0 ? 0 : history_[(posting.sequence - 1) % kHistory].fingerprint;
+  history_[posting.sequence % kHistory] = {posting, mix(before, posting), false};
   const Rank& rank = current_rank();
   rank.ledger().book_traffic(rank.phase, name, sent);
   if (rank.account != nullptr) rank.account->book_traffic(rank.phase, name, sent);
@@ -104,6 +119,18 @@ std::string Comm::history(std::size_t most) const {
     text += fmt::format("{}{}\n", describe(entry.posting), entry.finished ? "" : ", unfinished");
   }
   return text;
+}
+
+std::vector<std::uint64_t> Comm::fingerprints() const {
+  std::vector<std::uint64_t> all;
+  for (std::uint64_t s = next_ - std::min<std::uint64_t>(next_, kHistory); s < next_; ++s)
+    all.push_back(history_[s % kHistory].fingerprint);
+  return all;
+}
+
+std::string Comm::describe_started(std::size_t i) const {
+  const std::uint64_t first = next_ - std::min<std::uint64_t>(next_, kHistory);
+  return describe(history_[(first + i) % kHistory].posting);
 }
 
 void Operation::wait() {

@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "core/rank.h"
 #include "core/stream.h"
@@ -74,6 +75,11 @@ class Comm {
   /// was doing when it failed. After stop().
   std::string history(std::size_t most = kHistory) const;
   static constexpr std::size_t kHistory = 256;
+  /// Hashes of everything started so far, after each of the last kHistory collectives, oldest
+  /// first: equal on all ranks that run the same program. See dist/fingerprint.h.
+  std::vector<std::uint64_t> fingerprints() const;
+  /// The i-th of those collectives.
+  std::string describe_started(std::size_t i) const;
 
  private:
   friend class Operation;
@@ -90,6 +96,7 @@ class Comm {
   // kept.
   struct Entry {
     Posting posting;
+    std::uint64_t fingerprint = 0;  // of all up to this one
     bool finished = false;
   };
   std::array<Entry, kHistory> history_;

@@ -7,13 +7,15 @@
 namespace sg::dist {
 
 std::string describe(const Posting& p) {
-  return fmt::format("{}{} ({} x {}, collective {})", p.op,
-                     p.unit < 0 ? "" : fmt::format(" of unit {}", p.unit), p.count,
-                     name_of(p.dtype), p.sequence);
+  std::string unit;
+  if (p.unit.index >= 0) unit = fmt::format(" of unit {}", p.unit.index);
+  if (*p.unit.name != '\0') unit += fmt::format(", {}", p.unit.name);
+  return fmt::format("{}{} ({} x {}, collective {})", p.op, unit, p.count, name_of(p.dtype),
+                     p.sequence);
 }
 
 void check_same(const Posting& mine, int rank, const Posting& theirs, int peer) {
-  SG_CHECK(std::string_view(theirs.op) == mine.op && theirs.unit == mine.unit &&
+  SG_CHECK(std::string_view(theirs.op) == mine.op && theirs.unit.index == mine.unit.index &&
                theirs.dtype == mine.dtype && theirs.count == mine.count,
            "[{}] rank {} is in {}, rank {} in {}: all ranks must run the same program", mine.op,
            rank, describe(mine), peer, describe(theirs));

@@ -7,17 +7,29 @@
 // change until wait_released() returns.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "core/dtype.h"
 
 namespace sg::dist {
 
+/// The unit that a collective serves: its index, which ranks compare, and its name, for people.
+struct UnitLabel {
+  static constexpr std::size_t kName = 32;
+  int index = -1;  ///< -1 for none
+  char name[kName] = {};
+
+  UnitLabel() = default;
+  UnitLabel(int unit, std::string_view called = {}) : index(unit) { called.copy(name, kName - 1); }
+};
+
 /// What travels with every collective, so that ranks that diverge find out.
 struct Posting {
   const char* op = "";
-  int unit = -1;  ///< index of the unit it serves, -1 for none
+  UnitLabel unit = {};
   DType dtype = DType::f32;
   std::int64_t count = 0;  ///< elements that one peer reads
   std::uint64_t sequence = 0;
@@ -27,7 +39,7 @@ struct Posting {
   bool copied = false;      ///< peers take it by read() alone, never by view()
 };
 
-/// "reduce_scatter of unit 1 (64 x f32, collective 41)".
+/// "reduce_scatter of unit 1, fc1 (64 x f32, collective 41)".
 std::string describe(const Posting& posting);
 /// An error that names both unless they are the same op, unit, dtype and count.
 void check_same(const Posting& mine, int rank, const Posting& theirs, int peer);

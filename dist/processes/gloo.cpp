@@ -32,10 +32,10 @@ struct Header {
   std::int64_t count, bytes;
   std::int32_t unit;
   std::uint8_t dtype;
-  char op[kText];
+  char op[kText], unit_name[UnitLabel::kName];
   char data[kInline];
 };
-static_assert(sizeof(Header) == 480);
+static_assert(sizeof(Header) == 512);
 
 constexpr std::uint64_t kNothing = ~std::uint64_t{0};  // the sequence of no header
 
@@ -46,18 +46,19 @@ Header header_of(const Posting& p) {
   h.sequence = p.sequence;
   h.count = p.count;
   h.bytes = p.bytes;
-  h.unit = p.unit;
+  h.unit = p.unit.index;
   h.dtype = static_cast<std::uint8_t>(p.dtype);
   std::strncpy(h.op, p.op, Header::kText - 1);
+  std::memcpy(h.unit_name, p.unit.name, UnitLabel::kName);
   return h;
 }
 
 // The posting that a header speaks of, for messages; `op` lives as long as the header.
 Posting posting_of(Header& h) {
-  h.op[Header::kText - 1] = '\0';
+  h.op[Header::kText - 1] = h.unit_name[UnitLabel::kName - 1] = '\0';
   const bool known = h.dtype <= static_cast<std::uint8_t>(DType::u8);
   return {.op = h.op,
-          .unit = h.unit,
+          .unit = {h.unit, h.unit_name},
           .dtype = known ? static_cast<DType>(h.dtype) : DType::u8,
           .count = h.count,
           .sequence = h.sequence,
