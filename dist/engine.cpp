@@ -137,10 +137,9 @@ Var Engine::forward(const Function& fn, std::span<const Var> inputs) {
   const Scoped account(current_rank().account, account_);
   if (!grad_enabled()) {
     const Scoped phase(rank.phase, Phase::evaluation);
-    prefetcher_->expect(dry_ ? &dry_->forward : nullptr);
-    Var output = fn(inputs);
-    prefetcher_->expect(nullptr);
-    return output;
+    if (!dry_evaluation_)
+      dry_evaluation_ = run_dry(fn, inputs, units_, *prefetcher_, *reducer_, sources_);
+    return pass(fn, inputs, dry_evaluation_->forward);
   }
   if (!dry_) {
     dry_ = run_dry(fn, inputs, units_, *prefetcher_, *reducer_, sources_);
@@ -151,10 +150,14 @@ Var Engine::forward(const Function& fn, std::span<const Var> inputs) {
   rank.state.step = steps_;
   const std::int64_t samples = inputs.empty() || inputs[0].shape().empty() ? 1 : inputs[0].size(0);
   rank.state.first_sample = (std::int64_t{micro_} * comm_.size() + comm_.rank()) * samples;
-  prefetcher_->expect(&dry_->forward);
+  return pass(fn, inputs, dry_->forward);
+}
+
+// Nothing stays gathered when a forward ends: backward gathers again what it wants.
+Var Engine::pass(const Function& fn, std::span<const Var> inputs, const std::vector<int>& order) {
+  Prefetcher::Pass pass(*prefetcher_, &order);
   Var output = fn(inputs);
-  prefetcher_->expect(
-      nullptr);  // backward gathers again what it wants: nothing stays between the two
+  pass.end();
   return output;
 }
 
@@ -189,11 +192,11 @@ void Engine::backward(const Var& loss) {
   }
   losses_.push_back(loss.item());
   broken_ = true;
-  prefetcher_->expect(&dry_->backward);
+  Prefetcher::Pass pass(*prefetcher_, &dry_->backward);
   reducer_->start(micro_, micro_ + 1 == options_.accumulate);
   loss.backward();
   reducer_->finish();
-  prefetcher_->expect(nullptr);
+  pass.end();
   broken_ = false;
   ++micro_;
 }

@@ -1,7 +1,7 @@
 // The engine: a module, an optimizer and a plan become initialize / forward / backward / step.
 //
-//   auto engine = dist::initialize(net, optim::adam({.lr = 1e-3}), {.plan = "zero3", .accumulate =
-//   2}); for (auto [images, labels] : loader.epoch(0)) {
+//   auto engine = dist::initialize(net, optim::adam({.lr = 1e-3}), {.plan = "zero3"});
+//   for (auto [images, labels] : loader.epoch(0)) {
 //     engine->backward(nn::cross_entropy((*engine)(images), labels));
 //     engine->step();
 //   }
@@ -68,11 +68,14 @@ class Engine {
   /// The module's forward. Records a graph unless NoGrad is in scope, which makes it evaluation.
   Var operator()(const Var& input) { return forward(input); }
   Var forward(const Var& input);
-  /// A forward of several inputs, or one that is more than the module's own; `fn` must depend on
-  /// its arguments and on parameters alone.
+  /// A forward of several inputs, or one that is more than the module's own (a penalty on the
+  /// weights, several uses of the module, the loss); `fn` must depend on its arguments and on
+  /// parameters alone. All that the loss takes from parameters belongs in one forward a
+  /// micro-batch: what a graph reads elsewhere is computed rightly, but its traffic is not in the
+  /// prediction, and report() says so.
   Var forward(const Function& fn, std::span<const Var> inputs);
-  /// Backward of one micro-batch's mean loss. Gradients are averaged over the N x A micro-batches
-  /// of the step.
+  /// Backward of one micro-batch's mean loss. Gradients and losses are averaged over the N x A
+  /// micro-batches of the step, each with the same weight however many samples it has.
   void backward(const Var& loss);
   /// After the A-th backward: reduces, clips, updates; true then. Before it does nothing, as in
   /// DeepSpeed.
@@ -123,6 +126,7 @@ class Engine {
 
  private:
   void allocate(Unit& unit);
+  Var pass(const Function& fn, std::span<const Var> inputs, const std::vector<int>& order);
   void release();
   void check_whole(const char* where) const;
   std::vector<int> agreed(const std::vector<int>& order);
@@ -148,7 +152,7 @@ class Engine {
   std::vector<std::shared_ptr<ShardedSource>> sources_;  // one a unit
   std::unique_ptr<Prefetcher> prefetcher_;
   std::shared_ptr<GradReducer> reducer_;
-  std::optional<DryRun> dry_;
+  std::optional<DryRun> dry_, dry_evaluation_;
 
   int micro_ = 0;  // micro-batches whose backward is done in this step
   std::int64_t steps_ = 0;

@@ -44,6 +44,9 @@ struct Report {
   std::int64_t steps = 0;
   struct Bytes {
     std::vector<std::int64_t> predicted, measured;  ///< one a rank
+    /// Beyond the engine's own, at the peak of the rank: of parameters, gradients and optimizer
+    /// states those of other engines, or of a graph that was made before initialize().
+    std::vector<std::int64_t> elsewhere;
   };
   std::array<Bytes, kKinds> bytes;
   struct Flow {
@@ -54,6 +57,8 @@ struct Report {
   std::map<std::string, Flow, std::less<>> traffic;
   /// Every exact byte and call is as predicted, and gathered is within its bound.
   bool matches() const;
+  /// The engine has all parameters, gradients and optimizer states that any rank ever booked.
+  bool is_alone() const;
   /// The table for people.
   std::string text() const;
 };

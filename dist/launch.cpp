@@ -77,8 +77,9 @@ void launch_ranks(int ranks, const std::function<void(Rank&)>& fn, const LaunchO
   const int cores = available_cores();
   WaitOptions wait{.deadline = options.deadline};
   // Spinning steals the core from the thread that is waited for, unless every thread has one.
-  if (ranks * threads > cores) wait.spin = std::chrono::microseconds(0);
   const Executor executor = options.executor.value_or(default_executor(ranks, threads));
+  const int each = executor == Executor::thread && ranks > 1 ? threads + 1 : threads;
+  if (ranks * each > cores) wait.spin = std::chrono::microseconds(0);
   ThreadWorld world(ranks, wait);
   // Ranks outlive all threads: what a failed rank has posted stays readable until every peer has
   // left.

@@ -5,7 +5,8 @@
 namespace sg::dist {
 
 Prefetcher::Gather Prefetcher::start(int index) {
-  const Scoped account(current_rank().account, recorded_ != nullptr ? nullptr : account_);
+  const bool counts = recorded_ == nullptr && in_pass_;
+  const Scoped account(current_rank().account, counts ? account_ : nullptr);
   Unit& unit = *units_[static_cast<std::size_t>(index)];
   const Device device = recorded_ != nullptr ? kMeta : unit.rest.device();
   const std::size_t bytes = static_cast<std::size_t>(unit.bytes(Layout::full, 1));
@@ -17,10 +18,19 @@ Prefetcher::Gather Prefetcher::start(int index) {
   return {index, start_all_gather(comm_, unit.label(), unit.rest, full)};
 }
 
-void Prefetcher::expect(const std::vector<int>* order) {
-  drop();
-  order_ = order;
-  position_ = 0;
+Prefetcher::Pass::Pass(Prefetcher& prefetcher, const std::vector<int>* order)
+    : prefetcher_(prefetcher) {
+  prefetcher_.drop();
+  prefetcher_.order_ = order;
+  prefetcher_.position_ = 0;
+  prefetcher_.in_pass_ = true;
+}
+
+Prefetcher::Pass::~Pass() { prefetcher_.in_pass_ = false; }
+
+void Prefetcher::Pass::end() {
+  prefetcher_.drop();
+  prefetcher_.in_pass_ = false;
 }
 
 void Prefetcher::drop() {
@@ -32,12 +42,19 @@ void Prefetcher::drop() {
 }
 
 void Prefetcher::begin(int unit) {
-  if (recorded_ != nullptr || current_.unit == unit || next_.unit == unit) return;
+  if (recorded_ != nullptr || !in_pass_ || current_.unit == unit || next_.unit == unit) return;
   next_.full.get();
   next_ = start(unit);
 }
 
+std::shared_ptr<Storage> Prefetcher::look_at(int unit) {
+  Rank& rank = current_rank();
+  const Scoped phase(rank.phase, rank.phase == Phase::training ? Phase::inspection : rank.phase);
+  return start(unit).full.get().storage();
+}
+
 std::shared_ptr<Storage> Prefetcher::use(int unit) {
+  if (!in_pass_ && recorded_ == nullptr) return look_at(unit);
   if (current_.unit == unit) return current_.full.get().storage();
   current_ = {};
   if (recorded_ != nullptr) recorded_->push_back(unit);

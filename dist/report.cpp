@@ -47,9 +47,14 @@ Report Engine::report() {
     const std::size_t i = static_cast<std::size_t>(k);
     // What the formula speaks of is the engine's own; the rest is everything that the rank made.
     const Ledger& of = is_predicted(static_cast<Kind>(k)) ? *account_ : current_rank().ledger();
-    const std::uint64_t mine = static_cast<std::uint64_t>(of.peak(static_cast<Kind>(k)));
-    for (const std::uint64_t bytes : exchange(comm_, "control", {&mine, 1})) {
-      report.bytes[i].measured.push_back(static_cast<std::int64_t>(bytes));
+    const std::int64_t peak = of.peak(static_cast<Kind>(k));
+    const std::int64_t more = current_rank().ledger().peak(static_cast<Kind>(k)) - peak;
+    const std::uint64_t mine[] = {static_cast<std::uint64_t>(peak),
+                                  static_cast<std::uint64_t>(more)};
+    const std::vector<std::uint64_t> all = exchange(comm_, "control", mine);
+    for (std::size_t r = 0; r < all.size(); r += 2) {
+      report.bytes[i].measured.push_back(static_cast<std::int64_t>(all[r]));
+      report.bytes[i].elsewhere.push_back(static_cast<std::int64_t>(all[r + 1]));
       report.bytes[i].predicted.push_back(predicted.bytes[i]);
     }
   }
@@ -79,6 +84,14 @@ bool Report::matches() const {
          });
 }
 
+bool Report::is_alone() const {
+  for (int k = 0; k < kKinds; ++k)
+    if (is_exact(static_cast<Kind>(k)))
+      for (const std::int64_t more : bytes[static_cast<std::size_t>(k)].elsewhere)
+        if (more != 0) return false;
+  return true;
+}
+
 std::string Report::text() const {
   std::string out = fmt::format(
       "{} on {} rank{}, {} micro-batch{} a step, {} parameters in {} units\n", plan, ranks,
@@ -96,6 +109,9 @@ std::string Report::text() const {
                        : bound        ? "<= " + megabytes(b.predicted[0])
                                       : std::string("-"),
                        megabytes(most), ok ? "" : "  DIFFERS");
+    const std::int64_t more = *std::max_element(b.elsewhere.begin(), b.elsewhere.end());
+    if (is_exact(kind) && more != 0)
+      out += fmt::format("    {:<41} {:>14}\n", "outside of this engine", megabytes(more));
   }
   out += fmt::format("  {:<28} {:>14} {:>14}\n", "sent a rank and step", "predicted", "measured");
   for (const auto& [name, flow] : traffic) {

@@ -9,9 +9,9 @@
 #include <optional>
 #include <string_view>
 
+#include "core/did_you_mean.h"
 #include "dist/cli/environment.h"
 #include "dist/cli/errors.h"
-#include "dist/cli/nearest.h"
 
 #ifndef SG_VERSION
 #define SG_VERSION "unknown"
@@ -66,8 +66,9 @@ void add_run_options(CLI::App& run, RunOptions& o, Written& written) {
   std::vector<std::string> names;
   for (const CLI::Option* option : run.get_options())
     if (option->nonpositional()) names.push_back(option->get_name());
-  usage_error("there is no option {}; did you mean {}? (`shardgrad run --help` lists the options)",
-              name, nearest(name, names));
+  const std::vector<std::string_view> views(names.begin(), names.end());
+  usage_error("there is no option {}{} (`shardgrad run --help` lists the options)", name,
+              did_you_mean(name, views));
 }
 
 // Cuts the words after `run` into options, each in one word with its value, and the program's
@@ -101,11 +102,11 @@ std::vector<std::string> cut(const CLI::App& run, std::span<const std::string> a
 }
 
 void check_backend(const RunOptions& o) {
-  const std::vector<std::string> backends{"auto", "threads", "gloo", "nccl"};
+  constexpr std::string_view backends[] = {"auto", "threads", "gloo", "nccl"};
   if (o.backend.empty()) return;
-  if (std::find(backends.begin(), backends.end(), o.backend) == backends.end())
-    usage_error("--backend {}: there is none of that name; did you mean {}? ({})", o.backend,
-                nearest(o.backend, backends), fmt::join(backends, ", "));
+  if (std::find(std::begin(backends), std::end(backends), o.backend) == std::end(backends))
+    usage_error("--backend {}: there is none of that name{} ({})", o.backend,
+                did_you_mean(o.backend, backends), fmt::join(backends, ", "));
   if (o.backend == "nccl")
     usage_error("--backend nccl: this build has no NCCL; use --backend gloo, or auto");
   if (o.backend == "threads" && o.world_size() > 1)

@@ -147,7 +147,7 @@ Comparison compare(const std::vector<Result>& results) {
       differences +=
           fmt::format("{}: the final weights differ from those of {}, the losses do not\n",
                       r.report.plan, (*first)->report.plan);
-    if (!r.report.matches())
+    if (!r.report.matches() || !r.report.is_alone())
       differences += fmt::format("{}: memory or traffic is not as predicted:\n{}", r.report.plan,
                                  r.report.text());
   }

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <utility>
 
+#include "core/did_you_mean.h"
 #include "dist/plan.h"
 #include "optim/adam.h"
 #include "optim/sgd.h"
@@ -18,26 +19,6 @@ namespace {
 constexpr int kMostRanks = 1024;  // each is a thread; more is a typing error
 constexpr std::string_view kOptimizers[] = {"sgd", "adam", "adamw"};
 constexpr std::string_view kExecutors[] = {"auto", "inline", "thread"};
-
-// Levenshtein's distance, for "did you mean".
-std::size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    std::size_t diagonal = std::exchange(row[0], i);
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const std::size_t change = diagonal + (a[i - 1] != b[j - 1]);
-      diagonal = std::exchange(row[j], std::min({row[j] + 1, row[j - 1] + 1, change}));
-    }
-  }
-  return row[b.size()];
-}
-
-std::string_view nearest(std::string_view word, std::span<const std::string_view> choices) {
-  return *std::min_element(choices.begin(), choices.end(), [&](auto a, auto b) {
-    return edit_distance(word, a) < edit_distance(word, b);
-  });
-}
 
 /// CLI11's complaint in one line, with the nearest option where the name is unknown.
 std::string usage_message(const CLI::App& app, const CLI::ParseError& error) {
@@ -52,8 +33,7 @@ std::string usage_message(const CLI::App& app, const CLI::ParseError& error) {
   std::vector<std::string> names;
   for (const CLI::Option* option : app.get_options()) names.push_back(option->get_name());
   const std::vector<std::string_view> views(names.begin(), names.end());
-  return fmt::format("there is no option {}; did you mean {}? ({})", unknown,
-                     nearest(unknown, views), see);
+  return fmt::format("there is no option {}{} ({})", unknown, did_you_mean(unknown, views), see);
 }
 
 void check_batch(TrainOptions& o, bool given) {
@@ -92,7 +72,7 @@ void check(TrainOptions& o, bool batch_given) {
   SG_CHECK(o.accumulate >= 1 && o.accumulate <= 1'000'000,
            "--accumulate {}: use 1 (none) to 1000000 micro-batches", o.accumulate);
   check_batch(o, batch_given);
-  SG_CHECK(o.threads >= 0 && o.threads <= kMostRanks,
+  SG_CHECK(o.threads >= 1 && o.threads <= kMostRanks,
            "--threads {}: use 1 to {} compute threads a rank", o.threads, kMostRanks);
   SG_CHECK(!o.steps || *o.steps >= 0, "--steps {}: use 0 (no training) or more",
            o.steps.value_or(0));
@@ -121,8 +101,7 @@ void add_options(CLI::App& app, TrainOptions& o, Plans plans) {
                  "samples of one optimizer step, over all ranks and micro-batches (16 for each)");
   app.add_option("--accumulate", o.accumulate, "micro-batches a rank and step (1)");
   app.add_option("--steps", o.steps, "optimizer steps; 0 trains nothing");
-  app.add_option("--threads", o.threads, "compute threads a rank (cores / ranks)")
-      ->check(CLI::PositiveNumber);
+  app.add_option("--threads", o.threads, "compute threads a rank (cores / ranks)");
   app.add_option("--seed", o.seed, "of initial weights, order and augmentation (0)")
       ->check(CLI::NonNegativeNumber);
   app.add_option("--optimizer", o.optimizer, "sgd, adam or adamw (adam)");
@@ -154,8 +133,8 @@ void parse(CLI::App& app, TrainOptions& options, int argc, char** argv, Plans pl
         fmt::print("--ranks is ignored: {} started {} processes, each a rank\n", process->launcher,
                    process->world_size);
       options.ranks = process->world_size;
-      if (options.threads == 0) options.threads = dist::default_threads(*process);
-    } else if (options.threads == 0 && options.ranks >= 1) {
+      if (app.count("--threads") == 0) options.threads = dist::default_threads(*process);
+    } else if (app.count("--threads") == 0 && options.ranks >= 1) {
       options.threads = dist::default_threads(options.ranks);
     }
     check_plan(options, app.count("--stage") > 0, plans);
@@ -192,8 +171,8 @@ dist::EngineOptions engine_options(const TrainOptions& o, std::string_view plan)
 void check_choice(std::string_view option, std::string_view value,
                   std::span<const std::string_view> choices) {
   if (std::find(choices.begin(), choices.end(), value) != choices.end()) return;
-  fail("{} {}: there is none of that name; did you mean {}? ({})", option, value,
-       nearest(value, choices), fmt::join(choices, ", "));
+  fail("{} {}: there is none of that name{} ({})", option, value, did_you_mean(value, choices),
+       fmt::join(choices, ", "));
 }
 
 int run_program(std::string_view name, const std::function<int()>& body) {

@@ -20,7 +20,6 @@ using test::expect_same_bits;
 using test::indices;
 using test::layouts;
 using Values = std::vector<double>;
-constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
 TEST(Dropout, KeepsTheRightShareAndScale) {
   const Tensor x = Tensor::full({100, 1000}, 1);

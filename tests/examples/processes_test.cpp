@@ -5,54 +5,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <cstdlib>
-#include <fstream>
-
-#include "tests/examples/support.h"
+#include "tests/examples/processes.h"
 
 #if SG_GLOO
 
 namespace sg::test {
 namespace {
 
-namespace fs = std::filesystem;
-
-std::string binary(const std::string& name) { return std::string(SG_BINARY_DIR) + "/" + name; }
-
-/// Which of the launchers is on this machine, and how it starts n processes.
-struct Launcher {
-  const char* name;
-  const char* command;  ///< searched in PATH; null: our own
-  const char* options;  ///< {} is n
-};
-
-std::string whole_file(const fs::path& file) {
-  std::ifstream in(file);
-  return std::string(std::istreambuf_iterator<char>(in), {});
-}
-
-bool installed(const std::string& command) {
-  return std::system(("command -v " + command + " >/dev/null 2>&1").c_str()) == 0;
-}
-
-/// Runs a shell command of at most a minute.
-Outcome shell(const std::string& command) {
-  const fs::path out = scratch("out.txt"), err = scratch("err.txt");
-  const int status = std::system(fmt::format("timeout -k 5 60 env -u SHARDGRAD_LOG_DIR {} >{} 2>{}",
-                                             command, out.string(), err.string())
-                                     .c_str());
-  const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-  return {code, whole_file(out), whole_file(err)};
-}
-
-std::string launch(const Launcher& l, int n) {
-  return (l.command == nullptr ? binary("shardgrad") : std::string(l.command)) + " " +
-         fmt::format(fmt::runtime(l.options), n) + " ";
-}
-
 class Launchers : public testing::TestWithParam<Launcher> {};
-
-const Launcher kOwn{"shardgrad", nullptr, "run --nproc-per-node {}"};
 
 INSTANTIATE_TEST_SUITE_P(All, Launchers,
                          testing::Values(kOwn,
@@ -156,53 +116,6 @@ TEST(Processes, AFailingRankStopsAllAndIsTheOneCause) {
   EXPECT_NE(outcome.err.find("rank 2 lost in "), std::string::npos) << outcome.err;
   EXPECT_NE(outcome.err.find("shardgrad run: rank 2"), std::string::npos) << outcome.err;
 }
-
-#if SG_FAULTS
-TEST(Faults, AKilledRankIsNamedWithItsCollective) {
-  const Outcome outcome =
-      shell("SHARDGRAD_FAULT=kill@rank2:reduce_scatter#5 " + launch(kOwn, 4) + binary("cifar") +
-            " --data " + small_data() + " --no-eval --threads 1");
-  EXPECT_EQ(outcome.status, 137) << outcome.err;
-  EXPECT_NE(outcome.err.find("rank 2 lost in reduce_scatter of unit "), std::string::npos)
-      << outcome.err;
-  EXPECT_NE(outcome.err.find("was killed by signal 9 (SIGKILL)"), std::string::npos) << outcome.err;
-}
-
-TEST(Faults, AWrongCountIsNamedByBothSides) {
-  const Outcome outcome =
-      shell("SHARDGRAD_FAULT=wrongshape@rank1:all_gather#2 " + launch(kOwn, 2) + binary("cifar") +
-            " --data " + small_data() + " --plan zero3 --no-eval --threads 1");
-  EXPECT_EQ(outcome.status, 1) << outcome.err;
-  EXPECT_NE(outcome.err.find("all ranks must run the same program"), std::string::npos)
-      << outcome.err;
-}
-
-TEST(Faults, AThrowingRankIsTheCauseEverywhere) {
-  const Outcome outcome = shell("SHARDGRAD_FAULT=throw@rank1:step#3 " + launch(kOwn, 3) +
-                                binary("linear") + " --plan zero2 --threads 1");
-  EXPECT_EQ(outcome.status, 1) << outcome.err;
-  EXPECT_NE(outcome.err.find("another rank failed: rank 1: [fault] thrown at step 3 of rank 1"),
-            std::string::npos)
-      << outcome.err;
-}
-
-TEST(Faults, RestartsTheGroupAfterAKill) {
-  // The fault strikes in the first life alone.
-  const std::string body =
-      "if [ $SHARDGRAD_RESTART_COUNT = 0 ]; then export SHARDGRAD_FAULT=kill@rank1:step#3; fi; "
-      "exec " +
-      binary("linear") + " --plan zero3 --threads 1";
-  const fs::path script = scratch("restart.sh");
-  std::ofstream(script) << body << "\n";
-  const Outcome outcome = shell(launch(kOwn, 2) + "--max-restarts 1 sh " + script.string());
-  EXPECT_EQ(outcome.status, 0) << outcome.err;
-  EXPECT_NE(outcome.out.find("step 10"), std::string::npos) << outcome.out;
-}
-#else
-TEST(Faults, AKilledRankIsNamedWithItsCollective) {
-  GTEST_SKIP() << "SHARDGRAD_FAULT is compiled out of release builds; the preset asan has it";
-}
-#endif
 
 }  // namespace
 }  // namespace sg::test
