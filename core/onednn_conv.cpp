@@ -176,11 +176,8 @@ Plan make_plan(const Key& key) {
 }
 
 Plan& plan_for(const ConvGeometry& g, Pass pass, bool bias) {
-  const int threads = current_rank().threads;
-#if SG_OPENMP
-  // oneDNN asks OpenMP for its number of threads, when a primitive is made and when it runs.
-  if (omp_get_max_threads() != threads) omp_set_num_threads(threads);
-#endif
+  const int threads =
+      set_library_threads();  // oneDNN asks when a primitive is made and when it runs
   thread_local std::unordered_map<Key, Plan, KeyHash> plans;
   const Key key{g, pass, bias, threads};
   auto it = plans.find(key);

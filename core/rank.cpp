@@ -46,11 +46,14 @@ int available_cores() {
 }
 
 void flush_denormals(int threads) {
+#if SG_OPENMP
+  omp_set_num_threads(threads);  // libraries that ask OpenMP for its default get this rank's share
+  omp_set_dynamic(0);  // and all of it: a team that grew later would have unflushed threads
+#endif
   const char* keep = std::getenv("SHARDGRAD_DENORMALS");
   if (keep != nullptr && std::strcmp(keep, "1") == 0) return;
   flush_this_thread();
 #if SG_OPENMP
-  omp_set_num_threads(threads);  // libraries that ask OpenMP for its default get this rank's share
 #pragma omp parallel num_threads(threads)
   flush_this_thread();
 #else

@@ -83,7 +83,8 @@ int available_cores();
 
 /// Flushes subnormal numbers to zero on this thread and on its compute threads: moments of dead
 /// units decay into subnormals, which cost up to 15x in Adam. A mode belongs to a thread, so every
-/// rank calls this; on by default in Rank's scope, switched off by SHARDGRAD_DENORMALS=1.
+/// rank calls this; on by default in Rank's scope, switched off by SHARDGRAD_DENORMALS=1. Gives
+/// OpenMP's default on this thread the same number, fixed (OMP_DYNAMIC would vary it).
 void flush_denormals(int threads);
 
 }  // namespace sg
