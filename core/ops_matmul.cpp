@@ -90,20 +90,19 @@ void transpose(std::int64_t m, std::int64_t n, const float* from, float* to, std
 }
 
 // oneDNN's call costs less than 1 µs: it serves products of every size. It takes the number of
-// threads from OpenMP.
+// threads from OpenMP. `one_of_many`: one thread's share of a parallel loop, which allocates
+// nothing (a worker's tensors are on no rank's ledger) and starts no threads.
 void multiply_onednn(std::int64_t m, std::int64_t n, std::int64_t k, MatrixView<float> a,
-                     MatrixView<float> b, float* c, std::int64_t ldc) {
-#if SG_OPENMP
-  if (!omp_in_parallel() && omp_get_max_threads() != current_rank().threads)
-    omp_set_num_threads(current_rank().threads);
-#endif
+                     MatrixView<float> b, float* c, std::int64_t ldc, bool one_of_many) {
+  set_library_threads();
   const bool at = a.column != 1, bt = b.column != 1;
   // A large transposed right-hand side, as a layer's weight is, takes oneDNN long to pack. On the
   // left it is read as it lies, and what is transposed instead is small: 1.2x at 128 x 3072 x 512.
-  if (!at && bt && 2 * m <= n && k >= 512) {
+  if (!one_of_many && !at && bt && 2 * m <= n && k >= 512) {
     const Scoped kind(current_rank().kind, Kind::buffers);
     const Tensor turned = Tensor::empty({n, m});
-    multiply_onednn(n, m, k, {b.data, b.column, 1}, {a.data, 1, a.row}, turned.data<float>(), m);
+    multiply_onednn(n, m, k, {b.data, b.column, 1}, {a.data, 1, a.row}, turned.data<float>(), m,
+                    false);
     return transpose(n, m, turned.data<float>(), c, ldc);
   }
   const dnnl_status_t status =
@@ -124,7 +123,7 @@ void multiply(std::int64_t m, std::int64_t n, std::int64_t k, MatrixView<T> a, M
     return;
   }
 #if SG_ONEDNN
-  if constexpr (std::is_same_v<T, float>) return multiply_onednn(m, n, k, a, b, c, ldc);
+  if constexpr (std::is_same_v<T, float>) return multiply_onednn(m, n, k, a, b, c, ldc, false);
 #endif
   multiply_own<T>(m, n, k, a, b, c, ldc);
 }
@@ -135,7 +134,7 @@ void multiply_serial(std::int64_t m, std::int64_t n, std::int64_t k, MatrixView<
                      MatrixView<T> b, T* c, std::int64_t ldc, void* scratch) {
 #if SG_ONEDNN
   static_cast<void>(scratch);
-  if constexpr (std::is_same_v<T, float>) return multiply_onednn(m, n, k, a, b, c, ldc);
+  if constexpr (std::is_same_v<T, float>) return multiply_onednn(m, n, k, a, b, c, ldc, true);
 #endif
   loops_of<T>().multiply(m, n, k, a, b, c, ldc, scratch);
 }
@@ -197,7 +196,8 @@ void multiply_batches(const Tensor& out, const Tensor& a, const Tensor& b) {
   const auto& loops = loops_of<T>();
   const std::int64_t grain = std::max<std::int64_t>(kGrain / (m * n * k), 1);
   const std::int64_t parts = std::clamp<std::int64_t>(batches / grain, 1, current_rank().threads);
-  const Scratch scratch(loops.scratch_bytes(m, n, k), parts);
+  constexpr bool own = !SG_ONEDNN || !std::is_same_v<T, float>;
+  const Scratch scratch(own ? loops.scratch_bytes(m, n, k) : 0, parts);
   parallel_for(parts, 1, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t part = first; part < last; ++part) {
       for (std::int64_t i = batches * part / parts; i < batches * (part + 1) / parts; ++i) {

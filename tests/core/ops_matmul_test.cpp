@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "core/ops.h"
+#include "core/parallel.h"
 #include "tests/support/testing.h"
 
 namespace sg {
@@ -112,6 +113,45 @@ TEST(Matmul, BatchesBroadcast) {
             }),
             "[matmul] shapes [2] and [3] do not broadcast: sizes 2 and 3 at dimension -1; sizes "
             "must be equal or 1");
+}
+
+// Batches of products with a wide transposed right-hand side, as attention's: the loop over batches
+// is the parallel one, and its threads allocate nothing, on the rank or on their own.
+TEST(Matmul, BatchesOfWideTransposedFactorsOnAnyNumberOfThreads) {
+  const std::array<std::int64_t, 4> sizes[] = {
+      {4, 113, 226, 512}, {8, 8, 32, 512}, {6, 3, 300, 700}, {16, 1, 2, 600}};
+  for (const auto& [batches, m, n, k] : sizes) {
+    const Tensor a = test::random({batches, m, k}, DType::f32, 1, -1, 1),
+                 b = test::random({batches, n, k}, DType::f32, 2, -1, 1).transpose(1, 2);
+    const Tensor expected = ops::matmul(a.to(DType::f64), b.to(DType::f64));
+    for (const int threads : {1, 2, 3, 5, 64}) {
+      SCOPED_TRACE(fmt::format("{} of {} x {} x {} on {}", batches, m, n, k, threads));
+      Rank rank(0, 1, threads, 0);
+      const RankScope scope(rank);
+      const auto of_each_thread = [&](const auto& f) {
+        std::vector<std::int64_t> values(static_cast<std::size_t>(threads));
+        parallel_for(threads, 1, [&](std::int64_t begin, std::int64_t end) {
+          for (std::int64_t t = begin; t < end; ++t)
+            values[static_cast<std::size_t>(t)] = f(current_rank().ledger());
+        });
+        return values;
+      };
+      const auto peak = [](Ledger& ledger) { return ledger.peak(Kind::buffers); };
+      of_each_thread([](Ledger& ledger) {
+        ledger.reset_peaks();
+        return std::int64_t{0};
+      });
+      const std::vector<std::int64_t> before = of_each_thread(peak);
+      expect_close(ops::matmul(a, b), expected, 0, 1e-6 * static_cast<double>(k));
+#if SG_ONEDNN
+      if (m * n * k < (std::int64_t{1} << 18) * threads) {
+        EXPECT_EQ(of_each_thread(peak), before);
+      }
+#else
+      static_cast<void>(before);
+#endif
+    }
+  }
 }
 
 // DESIGN section 4: equal bits whatever the buffers' addresses, and in every run.
