@@ -8,7 +8,7 @@
 #include "autograd/gradcheck.h"
 #include "autograd/ops.h"
 #include "core/ops.h"
-#include "tests/support/golden.h"
+#include "tests/autograd/golden_ops.h"
 #include "tests/support/testing.h"
 
 namespace sg {
@@ -76,6 +76,15 @@ void compare_with_golden(DType dtype, double rtol, double atol, const F& prepare
 
 Tensor as_it_is(const Tensor& x) { return x; }
 Tensor channels_last(const Tensor& x) { return x.dim_count() == 4 ? x.channels_last() : x; }
+
+TEST(GoldenConv, EveryFunctionOfTheHeaderHasACase) {
+  std::set<std::string> names;
+  for (const GoldenCase& c : test::load_golden("conv.json")) names.insert(c.op);
+  const std::set<std::string> functions = test::public_functions("autograd/conv.h");
+  EXPECT_TRUE(functions.contains("batch_norm")) << "the header is not read as it is written";
+  for (const std::string& name : functions)
+    EXPECT_TRUE(names.contains(name)) << name << " has no case in tests/golden/conv.py";
+}
 
 TEST(GoldenConv, F64) { compare_with_golden(DType::f64, 1e-11, 1e-11, as_it_is); }
 TEST(GoldenConv, F64ChannelsLast) { compare_with_golden(DType::f64, 1e-11, 1e-11, channels_last); }

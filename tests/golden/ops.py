@@ -1,5 +1,6 @@
 """Golden values of every op, from PyTorch in double: outputs and gradients. Inputs are exact in bfloat16, so that the
-same values serve every dtype. Writes data/ops.json.
+same values serve every dtype. Writes data/ops.json; and data/cast.json, whose values do not fit the dtype they are
+cast to.
 
     python tests/golden/ops.py
 """
@@ -139,6 +140,32 @@ case("cross_entropy", lambda x: F.cross_entropy(x, torch.tensor(1)), [draw(3)], 
      reduction="mean", label_smoothing=0.0)
 case("cross_entropy", lambda x: F.cross_entropy(x, torch.tensor([2, 0])), [draw(2, 40) * 16],
      extra=torch.tensor([2, 0]), reduction="mean", label_smoothing=0.0)
+
+# ---- shape and dtype, continued (new cases come last: each draws from the generator, and those above must stay)
+for shape, dim in (((3, 4), 0), ((3, 4), 1), ((3, 4), 2), ((3, 4), -1), ((), 0), ((2, 3, 4), -3)):
+    case("unsqueeze", lambda x: x.unsqueeze(dim), [draw(*shape)], dim=dim)
+for shape, dim in (((1, 3, 4), 0), ((3, 1, 4), 1), ((3, 4, 1), -1), ((1,), 0), ((2, 1, 3, 1), -3)):
+    case("squeeze", lambda x: x.squeeze(dim), [draw(*shape)], dim=dim)
+for shape in ((3, 4), (2, 3, 4, 5), (), (1, 6)):
+    case("contiguous", lambda x: x.contiguous(), [draw(*shape)])
+case("contiguous", lambda x: x.transpose(0, 2).contiguous(), [draw(2, 3, 4)], a=0, b=2)
+case("cast", lambda x: x.to(torch.float32).to(torch.float64), [draw(3, 5)], to="f32")
+case("cast", lambda x: x.to(torch.float64), [draw(3, 5)], to="f64")
+
+# Casts that round (ties to even), lose digits or leave the range of normal numbers, there and back for the gradient.
+DTYPES = {"f64": torch.float64, "f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+casts = []
+for name, dtype in DTYPES.items():
+    for to, target in DTYPES.items():
+        x = torch.cat([draw(8) / 3, draw(4) * 1e-6, draw(4) * 20000, 1 + torch.arange(8, dtype=torch.float64) / 2**9,
+                       1 + torch.arange(8, dtype=torch.float64) / 2**12]).to(dtype).requires_grad_()
+        y = x.to(target)
+        seed = (draw(32) / 7).to(target)
+        y.backward(seed)
+        casts.append({"from": name, "to": to, "input": pack(x), "output": pack(y), "seed": pack(seed),
+                      "grad": pack(x.grad)})
+with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "data", "cast.json"), "w") as f:
+    f.write("[\n" + ",\n".join(json.dumps(c) for c in casts) + "\n]\n")
 
 path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data", "ops.json")
 with open(path, "w") as f:
