@@ -1,6 +1,7 @@
 #include "core/fault.h"
 
 #if SG_FAULTS
+#include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <csignal>
@@ -44,7 +45,7 @@ Fault parse(std::string_view text) {
     f.action = "delay";
   }
   for (const std::string_view known :
-       {"kill", "stop", "throw", "exit", "delay", "skip", "wrongshape", "nan"})
+       {"kill", "stop", "throw", "exit", "delay", "skip", "wrongshape", "nan", "wrong"})
     if (f.action == known) return f;
   fail("[fault] SHARDGRAD_FAULT: there is no action '{}'", f.action);
 }
@@ -65,7 +66,7 @@ const std::vector<Fault>& faults() {
 
 }  // namespace
 
-Action at(std::string_view site) {
+Action at(std::string_view site, std::initializer_list<Action> known) {
   if (faults().empty()) return Action::none;
   Rank& rank = current_rank();
   if (rank.device.is_meta()) return Action::none;
@@ -77,9 +78,15 @@ Action at(std::string_view site) {
     if (f.action == "exit") std::_Exit(3);
     if (f.action == "throw") fail("[fault] thrown at {} {} of rank {}", site, count, rank.index);
     if (f.action == "delay") std::this_thread::sleep_for(std::chrono::milliseconds(f.delay));
-    if (f.action == "skip") return Action::skip;
-    if (f.action == "wrongshape") return Action::wrongshape;
-    if (f.action == "nan") return Action::nan;
+    const Action action = f.action == "skip"         ? Action::skip
+                          : f.action == "wrongshape" ? Action::wrongshape
+                          : f.action == "nan"        ? Action::nan
+                          : f.action == "wrong"      ? Action::wrong
+                                                     : Action::none;
+    if (action == Action::none) continue;  // a delay, which is over
+    SG_CHECK(std::find(known.begin(), known.end(), action) != known.end(),
+             "[fault] SHARDGRAD_FAULT: the site '{}' knows no '{}'", site, f.action);
+    return action;
   }
   return Action::none;
 }

@@ -186,7 +186,7 @@ const Batch& Loader::next() {
   ++next_;
   lock.unlock();
   if (background) room_.notify_one();
-  if (fault::at("data") == fault::Action::nan) ready.batch.images.fill(NAN);
+  if (fault::at("data", {fault::Action::nan}) == fault::Action::nan) ready.batch.images.fill(NAN);
   return ready.batch;
 }
 

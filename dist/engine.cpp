@@ -45,8 +45,7 @@ Engine::Engine(std::shared_ptr<nn::Module> module, optim::OptimizerPtr optimizer
   SG_CHECK(trainable, "[initialize] the module has no parameter that requires a gradient");
   for (const auto& unit : units_)
     for (const Segment& s : unit->segments)
-      SG_CHECK(s.parameter().var().impl().sink == nullptr,
-               "[initialize] {} already belongs to an engine", s.name());
+      SG_CHECK(!s.parameter().managed(), "[initialize] {} already belongs to an engine", s.name());
   // Nothing has changed up to here.
   const Scoped account(current_rank().account, account_);
   try {
@@ -75,7 +74,10 @@ Engine::~Engine() {
 // Parameters and graphs may outlive the engine.
 void Engine::release() {
   for (auto& unit : units_)
-    for (Segment& s : unit->segments) s.parameter().var().impl().sink = nullptr;
+    for (Segment& s : unit->segments) {
+      s.parameter().var().impl().sink = nullptr;
+      s.parameter().manage("");
+    }
   for (const auto& source : sources_) source->close();
 }
 
@@ -106,6 +108,7 @@ void Engine::allocate(Unit& unit) {
     else
       segment.parameter().attach(segment.view_of(unit.rest));
     if (unit.trainable) v.sink = std::make_shared<SegmentSink>(reducer_, unit, s);
+    segment.parameter().manage("an engine");
   }
   if (!unit.trainable) return;
   {

@@ -33,6 +33,18 @@ void visit_master(DType dtype, F&& f) {
     f(Type<float>{});
 }
 
+// What tests of a failure ask for.
+void spoil(std::vector<std::unique_ptr<Unit>>& units, bool nan) {
+  for (auto& unit : units) {
+    if (!unit->trainable) continue;
+    if (nan) unit->accumulated.fill(NAN);
+    if (!nan)
+      return visit_master(unit->dtype, [&](auto type) {
+        *unit->accumulated.template data<typename decltype(type)::type>() += 1;
+      });
+  }
+}
+
 }  // namespace
 
 bool Engine::step() {
@@ -40,9 +52,13 @@ bool Engine::step() {
   if (micro_ < options_.accumulate) return false;
   const Scoped account(current_rank().account, account_);
   broken_ = true;
-  if (fault::at("step") == fault::Action::nan)
-    for (auto& unit : units_)
-      if (unit->trainable) unit->accumulated.fill(NAN);
+  using fault::Action;
+  const Action fault = fault::at("step", {Action::skip, Action::nan, Action::wrong});
+  if (fault == Action::skip) {
+    broken_ = false;
+    return false;
+  }
+  if (fault != Action::none) spoil(units_, fault == Action::nan);
   if (options_.debug) check_same_sequence(comm_);
   reduce();
   optim::StepValues values;

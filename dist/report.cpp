@@ -109,7 +109,8 @@ std::string Report::text() const {
                        : bound        ? "<= " + megabytes(b.predicted[0])
                                       : std::string("-"),
                        megabytes(most), ok ? "" : "  DIFFERS");
-    const std::int64_t more = *std::max_element(b.elsewhere.begin(), b.elsewhere.end());
+    std::int64_t more = 0;
+    for (const std::int64_t of_a_rank : b.elsewhere) more = std::max(more, of_a_rank);
     if (is_exact(kind) && more != 0)
       out += fmt::format("    {:<41} {:>14}\n", "outside of this engine", megabytes(more));
   }

@@ -106,6 +106,93 @@ TEST_P(Zero3, OpsThatReadTwoUnitsStayWithinTheBound) {
       launch());
 }
 
+TEST_P(Zero3, AParameterLookedAtBetweenStepsIsThatOfNow) {
+  launch_ranks(
+      2,
+      [&](Rank& rank) {
+        auto net = std::make_shared<Deep>(3);
+        const auto engine = initialize(net, optim::adam(), options());
+        const nn::Parameter& weight = net->layers[0].weight;
+        for (int step = 0; step < 3; ++step) {
+          const auto before = weight.value().clone().to_doubles();
+          engine->backward(mean(square((*engine)(input_of(rank, step)))));
+          EXPECT_EQ(weight.value().to_doubles(), before) << "after backward";
+          engine->step();
+          const auto after = weight.value().to_doubles();
+          EXPECT_EQ(after, engine->full_parameter("fc0.weight").to_doubles());
+          EXPECT_NE(after, before);
+          EXPECT_EQ(rank.ledger().live(Kind::gathered), 0) << "a look keeps nothing";
+        }
+        EXPECT_EQ(rank.ledger().traffic(Phase::inspection, "all_gather").calls, 12)
+            << "four looks a step; one of them is full_parameter's";
+        EXPECT_TRUE(engine->report().matches()) << "looks are no part of a step";
+      },
+      launch());
+}
+
+TEST_P(Zero3, EvaluationOutsideOfTheEngineKeepsNothing) {
+  launch_ranks(
+      2,
+      [&](Rank& rank) {
+        auto net = std::make_shared<Deep>(3);
+        const auto engine = initialize(net, optim::adam(), options());
+        const auto evaluate = [&](auto&& model) {
+          const NoGrad no_grad;
+          return model(input_of(rank, 7)).value().to_doubles();
+        };
+        for (int step = 0; step < 2; ++step) {
+          engine->backward(mean(square((*engine)(input_of(rank, step)))));
+          engine->step();
+          EXPECT_EQ(evaluate(*net), evaluate(*engine));
+          EXPECT_EQ(rank.ledger().live(Kind::gathered), 0);
+        }
+        EXPECT_TRUE(engine->report().matches()) << engine->report().text();
+      },
+      launch());
+}
+
+TEST_P(Zero3, EvaluationHasAnOrderOfItsOwn) {
+  launch_ranks(
+      2,
+      [&](Rank& rank) {
+        auto net = std::make_shared<Deep>(6);
+        const auto engine = initialize(net, optim::adam(), options());
+        engine->backward(mean(square((*engine)(input_of(rank, 0)))));
+        engine->step();
+        net->reversed = true;
+        const NoGrad no_grad;
+        for (int round = 0; round < 2; ++round) (*engine)(input_of(rank, 1));
+        EXPECT_EQ(rank.ledger().traffic(Phase::evaluation, "all_gather").calls, 12)
+            << "no unit is gathered that nobody wanted";
+      },
+      launch());
+}
+
+TEST(Zero3Report, ParametersElsewhereAreALineOfTheirOwn) {
+  launch_ranks(2, [](Rank& rank) {
+    auto net = std::make_shared<Deep>(2, 16);
+    // A graph made before the engine keeps the whole weights of then.
+    const Var graph = mean(square(net->layers[0](input_of(rank, 0, 16))));
+    const auto engine = initialize(net, optim::adam(), {.plan = "zero3", .unit_elements = 1});
+    const Report report = engine->report();
+    EXPECT_TRUE(report.matches());
+    EXPECT_FALSE(report.is_alone());
+    EXPECT_HAS(report.text(), "outside of this engine");
+  });
+  launch_ranks(2, [](Rank& rank) {
+    const auto engine = initialize(std::make_shared<Deep>(2, 16), optim::adam(),
+                                   {.plan = "zero3", .unit_elements = 1});
+    engine->backward(mean(square((*engine)(input_of(rank, 0, 16)))));
+    engine->step();
+    const Report report = engine->report();
+    EXPECT_TRUE(report.is_alone()) << report.text();
+    for (const Kind kind : {Kind::parameters, Kind::gradients, Kind::optimizer})
+      EXPECT_EQ(rank.ledger().live(kind), report.bytes[static_cast<std::size_t>(kind)]
+                                              .predicted[static_cast<std::size_t>(rank.index)])
+          << "the rank's own ledger";
+  });
+}
+
 TEST_P(Zero3, SavedViewsAreGatheredAgainAndHoldNoBytes) {
   // Whatever view of a weight an op saves, it saves the recipe.
   using View = std::function<Var(const Var&)>;
