@@ -73,7 +73,7 @@ Parameter::Parameter(std::string name, const Shape& shape, Init init, DType dtyp
   auto declaration = std::make_shared<Declaration>(std::move(name), shape, dtype, std::move(init));
   Var var(declaration, 0, shape, dtype, true);
   var.impl().name = declaration->full_name;
-  slot_->body = std::make_shared<Body>(Body{std::move(declaration), std::move(var)});
+  slot_->body = std::make_shared<Body>(Body{std::move(declaration), std::move(var), {}});
 }
 
 const Var& Parameter::var() const {
@@ -81,8 +81,18 @@ const Var& Parameter::var() const {
   return defined() ? body().var : none;
 }
 
+void Parameter::check_unmanaged(const char* op) const {
+  SG_CHECK(!managed(),
+           "[{}] {} is managed by {}; call {}() before dist::initialize, or after the engine has "
+           "ended",
+           op, name(), body().manager, op);
+}
+
 const Parameter& Parameter::requires_grad_(bool required) const {
-  var().impl().requires_grad = required;
+  bool& now = var().impl().requires_grad;
+  if (now == required) return *this;
+  check_unmanaged("requires_grad_");
+  now = required;
   return *this;
 }
 
@@ -117,6 +127,7 @@ void Parameter::read(std::uint64_t seed, std::int64_t begin, std::int64_t n, voi
 }
 
 const Parameter& Parameter::init(Init init) const {
+  check_unmanaged("init");
   Declaration& d = *body().declaration;
   const Tensor tensor = held();
   SG_CHECK(tensor.defined() || declared(), "[parameter] {} is held by {}; init() it before", name(),
@@ -134,6 +145,7 @@ void Parameter::to(DType dtype) const {
   if (dtype == this->dtype()) return;
   SG_CHECK(is_floating(dtype), "[parameter] {} must have a floating dtype, got {}", name(),
            name_of(dtype));
+  check_unmanaged("to");
   Body& b = body();
   const Tensor tensor = held();
   SG_CHECK(tensor.defined() || declared(), "[parameter] {} is held by {}; convert it before",
@@ -172,6 +184,7 @@ void Parameter::attach(std::shared_ptr<Source> source, std::int64_t offset) cons
 }
 
 void Parameter::tie(const Parameter& other) const {
+  check_unmanaged("tie");
   SG_CHECK(shape() == other.shape() && dtype() == other.dtype(),
            "[tie] {} is {} {}, {} is {} {}; tied parameters are one", name(), name_of(dtype()),
            shape(), other.name(), name_of(other.dtype()), other.shape());

@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "autograd/var.h"
 #include "nn/init.h"
@@ -57,7 +58,7 @@ class Parameter {
   std::int64_t numel() const { return sg::numel(shape()); }
   bool requires_grad() const { return var().requires_grad(); }
   /// Frozen parameters get no gradient and no optimizer state. To be decided before
-  /// dist::initialize.
+  /// dist::initialize: changing it on a managed() parameter is an error.
   const Parameter& requires_grad_(bool required = true) const;
   /// The whole value, made now if it was only declared. Hold it no longer than needed where a
   /// Source gathers it.
@@ -78,9 +79,10 @@ class Parameter {
   void read(std::uint64_t seed, std::int64_t begin, std::int64_t n, void* out,
             DType out_dtype) const;
   /// Changes how the value is made, or makes it again at once if it is here (seed: the current
-  /// rank's).
+  /// rank's). An error on a managed() parameter.
   const Parameter& init(Init init) const;
-  /// A declaration changes its dtype; a value that is here is converted.
+  /// A declaration changes its dtype; a value that is here is converted. An error on a managed()
+  /// parameter, unless it has that dtype.
   void to(DType dtype) const;
 
   /// From now on the value is `tensor` (contiguous, same shape and dtype); what was held is freed.
@@ -88,6 +90,12 @@ class Parameter {
   /// From now on the value is at `offset` (elements) of what `source` produces; what was held is
   /// freed.
   void attach(std::shared_ptr<Source> source, std::int64_t offset) const;
+
+  /// From now on `manager` ("an engine") keeps value, gradient and optimizer state in a form of its
+  /// own, and alone may attach: requires_grad_(), init(), to() and tie() throw instead of being
+  /// ignored or changing one rank behind the others' backs. Empty: no longer.
+  void manage(std::string manager) const { body().manager = std::move(manager); }
+  bool managed() const { return !body().manager.empty(); }
 
   /// Makes this the same parameter as `other` (of equal shape and dtype), wherever this one is
   /// registered: head.weight.tie(embedding.weight). It then appears once, under the name that comes
@@ -102,6 +110,7 @@ class Parameter {
   struct Body {
     std::shared_ptr<Declaration> declaration;
     Var var;
+    std::string manager;  // empty: nobody
   };
   // One more step between handle and value than Var has: tie() redirects all copies of a handle at
   // once.
@@ -112,6 +121,7 @@ class Parameter {
     SG_CHECK(defined(), "[parameter] the parameter is undefined");
     return *slot_->body;
   }
+  void check_unmanaged(const char* op) const;
   std::shared_ptr<Slot> slot_;
 };
 

@@ -12,7 +12,9 @@ namespace sg::test {
 
 namespace fs = std::filesystem;
 
-inline std::string binary(const std::string& name) { return std::string(SG_BINARY_DIR) + "/" + name; }
+inline std::string binary(const std::string& name) {
+  return std::string(SG_BINARY_DIR) + "/" + name;
+}
 
 /// Which of the launchers is on this machine, and how it starts n processes.
 struct Launcher {

@@ -98,6 +98,7 @@ Process::~Process() {
 }
 
 std::string Process::out() const { return read_text(out_); }
+std::string Process::err() const { return read_text(err_); }
 
 void Process::signal(int number) const { kill(pid_, number); }
 

@@ -24,8 +24,9 @@ class Process {
   Process(const Process&) = delete;
   Process& operator=(const Process&) = delete;
 
-  /// Standard output so far.
+  /// Standard output and standard error so far.
   std::string out() const;
+  std::string err() const;
   void signal(int number) const;
   /// Waits for its end; kills it, and the test fails, if it hangs.
   Outcome wait();

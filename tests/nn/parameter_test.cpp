@@ -127,6 +127,56 @@ TEST_F(ParameterLife, InitReplacesTheFunctionOrTheValues) {
   EXPECT_EQ(p.value().to_vector<float>(), std::vector<float>(3, 2));
 }
 
+// Whatever form the manager keeps the value in: attached as a tensor (ddp, zero1, zero2) or behind
+// a source (zero3).
+TEST_F(ParameterLife, AManagedOneIsNotChangedBehindItsManagersBack) {
+  for (const bool sharded : {false, true}) {
+    SCOPED_TRACE(sharded ? "source" : "tensor");
+    const Parameter p("fc.weight", {2, 3}, ones), other("other", {2, 3}, zeros);
+    if (sharded)
+      p.attach(std::make_shared<FixedSource>(20), 7);
+    else
+      p.attach(Tensor::full({2, 3}, 5));
+    EXPECT_FALSE(p.managed());
+    p.manage("an engine");
+    EXPECT_TRUE(p.managed());
+    const std::vector<float> before = p.value().to_vector<float>();
+    const auto refused = [](const std::string& op) {
+      return "[" + op + "] fc.weight is managed by an engine; call " + op +
+             "() before dist::initialize, or after the engine has ended";
+    };
+    EXPECT_EQ(error_of([&] { p.requires_grad_(false); }), refused("requires_grad_"));
+    EXPECT_EQ(error_of([&] { p.to(DType::f64); }), refused("to"));
+    EXPECT_EQ(error_of([&] { p.init(zeros); }), refused("init"));
+    EXPECT_EQ(error_of([&] { p.tie(other); }), refused("tie"));
+    EXPECT_TRUE(p.requires_grad());
+    EXPECT_EQ(p.dtype(), DType::f32);
+    EXPECT_NE(p.id(), other.id());
+    EXPECT_EQ(p.value().to_vector<float>(), before);
+    // What changes nothing is no error.
+    p.requires_grad_(true);
+    p.to(DType::f32);
+    p.manage("");
+    p.requires_grad_(false);
+    EXPECT_FALSE(p.requires_grad());
+    if (!sharded) {
+      p.init(zeros);
+      p.to(DType::f64);
+      EXPECT_EQ(p.value().to_doubles(), std::vector<double>(6));
+    }
+  }
+}
+
+TEST_F(ParameterLife, AModuleOfManagedParametersNamesTheFirst) {
+  Linear fc(2, 3);
+  for (const NamedParameter& p : fc.named_parameters()) p.parameter.manage("an engine");
+  EXPECT_EQ(error_of([&] { fc.to(DType::f64); }).substr(0, 35),
+            "[to] weight is managed by an engine");
+  EXPECT_EQ(error_of([&] { fc.requires_grad_(false); }).substr(0, 47),
+            "[requires_grad_] weight is managed by an engine");
+  EXPECT_TRUE(fc.bias.requires_grad());
+}
+
 TEST_F(ParameterLife, OnMetaItHasAShapeButNoBytes) {
   const Parameter p("w", {1000, 1000000000}, ones);
   {

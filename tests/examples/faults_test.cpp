@@ -1,0 +1,316 @@
+// What becomes of a training job when a rank, the launcher or the user ends it: nothing hangs, the
+// cause is named, nothing stays behind.
+#include <fmt/format.h>
+
+#include <chrono>
+#include <fstream>
+#include <sstream>
+#include <thread>
+
+#include "tests/examples/processes.h"
+
+#if SG_GLOO
+
+namespace sg::test {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
+
+std::string cifar(const std::string& options) {
+  return binary("cifar") + " --data " + small_data() + " --no-eval --threads 1 " + options;
+}
+
+/// Processes whose command line has `mark`, zombies apart.
+std::vector<int> processes_with(const std::string& mark) {
+  std::vector<int> found;
+  for (const auto& entry : fs::directory_iterator("/proc")) {
+    const std::string name = entry.path().filename();
+    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+    if (std::stoi(name) == ::getpid()) continue;
+    // A zombie's command line is empty.
+    if (whole_file(entry.path() / "cmdline").find(mark) != std::string::npos)
+      found.push_back(std::stoi(name));
+  }
+  return found;
+}
+
+bool eventually(const std::function<bool()>& f, milliseconds limit) {
+  const Clock::time_point end = Clock::now() + limit;
+  while (!f()) {
+    if (Clock::now() > end) return false;
+    std::this_thread::sleep_for(milliseconds(5));
+  }
+  return true;
+}
+
+/// A job without an end, under our launcher. Its processes are known by the metrics file.
+struct Endless {
+  explicit Endless(int n, const std::string& options = "")
+      : metrics(scratch("metrics.jsonl").string()),
+        process("shardgrad", fmt::format("run --nproc-per-node {} {} {}", n, options,
+                                         cifar("--epochs 1000000 --metrics " + metrics))) {}
+  bool trains() {
+    return eventually([&] { return whole_file(metrics).find("\"step\"") != std::string::npos; },
+                      milliseconds(60'000));
+  }
+  const std::string metrics;
+  Process process;
+};
+
+TEST(JobEnds, LauncherKilled) {
+  Endless job(3);
+  ASSERT_TRUE(job.trains());
+  ASSERT_GE(processes_with(job.metrics).size(), 4u);
+  job.process.signal(SIGKILL);
+  EXPECT_TRUE(
+      eventually([&] { return processes_with(job.metrics).empty(); }, milliseconds(10'000)));
+  job.process.wait();
+}
+
+TEST(JobEnds, StopSignalsAtRandomMoments) {
+  // From before the ranks know each other to the middle of training. No moment leaves a process or
+  // takes longer than a step.
+  for (const int moment : {3, 20, 60, 150, 400, 900}) {
+    Endless job(2);
+    std::this_thread::sleep_for(milliseconds(moment));
+    job.process.signal(SIGTERM);
+    const Outcome outcome = job.process.wait();
+    EXPECT_TRUE(outcome.status == 143 || outcome.status == 130 || outcome.status == 0)
+        << moment << ": " << outcome.status << outcome.err;
+    EXPECT_TRUE(processes_with(job.metrics).empty()) << moment;
+    EXPECT_EQ(outcome.err.find("lost"), std::string::npos) << moment << outcome.err;
+  }
+}
+
+TEST(JobEnds, AStopSignalInTrainingIsACleanEnd) {
+  Endless job(2);
+  ASSERT_TRUE(job.trains());
+  job.process.signal(SIGTERM);
+  const Outcome outcome = job.process.wait();
+  EXPECT_NE(outcome.out.find("stopped by a signal after step "), std::string::npos) << outcome.out;
+  EXPECT_EQ(outcome.err.find("failed"), std::string::npos) << outcome.err;
+}
+
+TEST(JobStarts, TwentyAtOnce) {
+  const std::string one = launch(kOwn, 2) + binary("linear") + " --plan zero3 --threads 1";
+  const std::string all = fmt::format(
+      "for i in $(seq 20); do ({} && echo done) >{}/$i.txt 2>&1 & done; wait; "
+      "cat {}/*.txt",
+      one, scratch().string(), scratch().string());
+  const fs::path script = scratch("all.sh");
+  std::ofstream(script) << all << "\n";
+  const Outcome outcome = shell("sh " + script.string());
+  std::size_t done = 0;
+  for (std::size_t at = 0; (at = outcome.out.find("\ndone\n", at)) != std::string::npos; ++at)
+    ++done;
+  EXPECT_EQ(done, 20u) << outcome.out;
+}
+
+// Two network namespaces with a cable between them are two hosts.
+TEST(JobStarts, TwoHosts) {
+  if (!installed("ip") || !installed("nsenter"))
+    GTEST_SKIP() << "needs ip (iproute2) and nsenter (util-linux)";
+  if (std::system("unshare --net true 2>/dev/null") != 0)
+    GTEST_SKIP() << "this user may make no network namespaces";
+  // Both are unnamed: they end with the script, whatever becomes of it.
+  const std::string program = binary("cifar") + " --data " + small_data() +
+                              " --no-eval --threads 1 --plan all --steps 2 --batch-size 32";
+  const fs::path metrics = scratch("hosts.jsonl");
+  const std::string text = fmt::format(
+      "set -e\n"
+      "unshare --net sleep 100 & a=$!\n"
+      "unshare --net sleep 100 & b=$!\n"
+      "trap 'kill $a $b' EXIT\n"
+      "in() {{ pid=$1; shift; nsenter --net=/proc/$pid/ns/net \"$@\"; }}\n"
+      "while [ \"$(readlink /proc/$a/ns/net)\" = \"$(readlink /proc/$$/ns/net)\" ] || "
+      "[ \"$(readlink /proc/$b/ns/net)\" = \"$(readlink /proc/$$/ns/net)\" ]; do sleep 0.05; done\n"
+      "in $a ip link add sg0 type veth peer name sg1\n"
+      "in $a ip link set sg1 netns $b\n"
+      "in $a ip addr add 10.91.0.1/24 dev sg0\n"
+      "in $b ip addr add 10.91.0.2/24 dev sg1\n"
+      "in $a ip link set sg0 up; in $a ip link set lo up\n"
+      "in $b ip link set sg1 up; in $b ip link set lo up\n"
+      "export SHARDGRAD_TOKEN=two-hosts\n"
+      "run='{0} run --nnodes 2 --nproc-per-node 2 --master-addr 10.91.0.1 --master-port 29500'\n"
+      "in $b $run --node-rank 1 {1} & second=$!\n"
+      "in $a $run --node-rank 0 {1} --metrics {2}\n"
+      "wait $second\n",
+      binary("shardgrad"), program, metrics.string());
+  const fs::path script = scratch("hosts.sh");
+  std::ofstream(script) << text;
+  const Outcome outcome = shell("sh " + script.string());
+  if (outcome.err.find("Operation not permitted") != std::string::npos)
+    GTEST_SKIP() << "this user may not connect network namespaces: " << outcome.err;
+  ASSERT_EQ(outcome.status, 0) << outcome.out << outcome.err;
+  const MetricsFile hosts = read_metrics(metrics);
+  const MetricsFile threads =
+      train("--plan all --steps 2 --threads 1 --no-eval --batch-size 32 --ranks 4");
+  ASSERT_EQ(hosts.plans(), threads.plans());
+  for (const std::string& plan : threads.plans()) EXPECT_EQ(hosts.bits(plan), threads.bits(plan));
+}
+
+TEST(JobData, ARankThatRunsOutOfItIsNamed) {
+  const Outcome outcome = shell(launch(kOwn, 3) + binary("uneven_data"));
+  EXPECT_EQ(outcome.status, 1) << outcome.err;
+  for (const int rank : {0, 2})
+    EXPECT_NE(outcome.err.find(fmt::format("rank {} waits for rank 1 in collective", rank)),
+              std::string::npos)
+        << outcome.err;
+  EXPECT_NE(outcome.err.find("but rank 1 has ended; every rank must run the same steps"),
+            std::string::npos)
+      << outcome.err;
+}
+
+#if SG_FAULTS
+
+/// Runs `program` on n processes with a fault.
+Outcome with_fault(const std::string& fault, int n, const std::string& program,
+                   const std::string& variables = "") {
+  return shell("SHARDGRAD_FAULT=" + fault + " " + variables + " " + launch(kOwn, n) + program);
+}
+
+void expect_in(const Outcome& outcome, const std::string& part) {
+  EXPECT_NE(outcome.err.find(part), std::string::npos) << "no '" << part << "' in\n" << outcome.err;
+}
+
+std::size_t count_of(const std::string& text, const std::string& part) {
+  std::size_t count = 0;
+  for (std::size_t at = 0; (at = text.find(part, at)) != std::string::npos; ++at) ++count;
+  return count;
+}
+
+TEST(Faults, AKilledRankIsNamedWithItsCollectiveWithinTwoSeconds) {
+  const fs::path temporary = scratch("tmp");
+  fs::create_directories(temporary);
+  ::setenv("SHARDGRAD_FAULT", "kill@rank2:reduce_scatter#40", 1);
+  ::setenv("XDG_RUNTIME_DIR", temporary.c_str(), 1);
+  Endless job(4, "--grace 20");
+  ::unsetenv("SHARDGRAD_FAULT");
+  ::unsetenv("XDG_RUNTIME_DIR");
+  // Four ranks and the launcher have the mark.
+  ASSERT_TRUE(
+      eventually([&] { return processes_with(job.metrics).size() == 5; }, milliseconds(60'000)));
+  ASSERT_TRUE(
+      eventually([&] { return processes_with(job.metrics).size() < 5; }, milliseconds(60'000)));
+  const Clock::time_point killed = Clock::now();
+  ASSERT_TRUE(eventually([&] { return count_of(job.process.err(), "rank 2 lost in ") >= 3; },
+                         milliseconds(20'000)));
+  EXPECT_LT(Clock::now() - killed, milliseconds(2000));
+  const Outcome outcome = job.process.wait();
+  EXPECT_EQ(outcome.status, 137) << outcome.err;
+  EXPECT_NE(outcome.err.find("rank 2 lost in reduce_scatter of unit "), std::string::npos)
+      << outcome.err;
+  EXPECT_NE(outcome.err.find(", collective "), std::string::npos) << outcome.err;
+  EXPECT_NE(outcome.err.find("shardgrad run: rank 2 (pid "), std::string::npos) << outcome.err;
+  EXPECT_NE(outcome.err.find("was killed by signal 9 (SIGKILL)"), std::string::npos) << outcome.err;
+  EXPECT_TRUE(processes_with(job.metrics).empty()) << "no orphan";
+  EXPECT_TRUE(fs::is_empty(temporary)) << "no file";
+}
+
+TEST(Faults, AStoppedRankIsNamedAtTheDeadline) {
+  const Outcome outcome =
+      with_fault("stop@rank1:reduce_scatter#5", 3,
+                 "--shutdown-timeout 1 --grace 2 " + cifar("--steps 20"), "SHARDGRAD_DEADLINE=2");
+  EXPECT_NE(outcome.status, 0);
+  expect_in(outcome, "waited 2000 ms for rank 1 in reduce_scatter of unit ");
+  expect_in(outcome, "rank 1 last entered ");
+}
+
+TEST(Faults, MismatchesAreToldByBothSides) {
+  struct Case {
+    const char *fault, *of_rank_1;
+  };
+  for (const Case& c :
+       {Case{"wrongshape@rank1:all_gather#2", "all_gather of unit "},
+        Case{"skip@rank1:all_gather#2", ""}, Case{"skip@rank1:step#2", "all_gather of unit "}}) {
+    const Outcome outcome = with_fault(c.fault, 2, cifar("--plan zero3 --steps 8"));
+    EXPECT_EQ(outcome.status, 1) << outcome.err;
+    expect_in(outcome, "all ranks must run the same program");
+    expect_in(outcome, std::string("rank 1 is in ") + c.of_rank_1);
+    expect_in(outcome, "rank 0 is in ");
+  }
+}
+
+TEST(Faults, AThrowingRankIsTheCauseEverywhere) {
+  for (const int culprit : {0, 1}) {
+    const Outcome outcome = with_fault(fmt::format("throw@rank{}:step#3", culprit), 3,
+                                       binary("linear") + " --plan zero2 --threads 1");
+    EXPECT_EQ(outcome.status, 1) << outcome.err;
+    const std::string cause = fmt::format("[fault] thrown at step 3 of rank {}", culprit);
+    EXPECT_GE(
+        count_of(outcome.err, fmt::format("another rank failed: rank {}: {}", culprit, cause)), 2u)
+        << outcome.err;
+    expect_in(outcome, fmt::format("shardgrad run: rank {} (pid ", culprit));
+  }
+}
+
+TEST(Faults, ARankThatExitsGivesItsStatus) {
+  const Outcome outcome =
+      with_fault("exit@rank1:data#3", 2, "--grace 5 " + cifar("--plan zero1 --steps 20"));
+  EXPECT_EQ(outcome.status, 3) << outcome.err;
+  expect_in(outcome, "exited with status 3");
+}
+
+TEST(Faults, ALateRankChangesNoBit) {
+  std::string bits[2];
+  for (const bool late : {false, true}) {
+    const fs::path file = scratch("late.jsonl");
+    const std::string program = cifar("--plan zero3 --steps 4 --metrics " + file.string());
+    const Outcome outcome =
+        late ? with_fault("delay300@rank1:all_gather#3,delay200@rank0:data#2", 2, program)
+             : shell(launch(kOwn, 2) + program);
+    ASSERT_EQ(outcome.status, 0) << outcome.err;
+    bits[late] = read_metrics(file).bits("zero3");
+  }
+  EXPECT_EQ(bits[0], bits[1]);
+}
+
+TEST(Faults, LossesThatAreNoNumbersEndTraining) {
+  for (const char* fault : {"nan@rank1:step#2", "nan@rank0:data#3"}) {
+    const Outcome outcome = with_fault(fault, 2, cifar("--plan zero2 --steps 20"));
+    EXPECT_EQ(outcome.status, 1) << outcome.err;
+    expect_in(outcome, "[train] the loss is nan at step");
+  }
+}
+
+TEST(Faults, AWrongGradientMakesPlansDiffer) {
+  const Outcome outcome =
+      shell("SHARDGRAD_FAULT=wrong@rank1:step#1 " + cifar("--plan all --ranks 2 --steps 4"));
+  EXPECT_EQ(outcome.status, 1) << outcome.err;
+  EXPECT_NE(outcome.out.find("differ"), std::string::npos) << outcome.out;
+  expect_in(outcome, "[compare] a bit or a byte differs");
+}
+
+TEST(Faults, WhatASiteCannotDoIsRefused) {
+  const Outcome outcome = with_fault("wrongshape@rank0:step#0", 2, binary("linear"));
+  EXPECT_EQ(outcome.status, 1) << outcome.err;
+  expect_in(outcome, "[fault] SHARDGRAD_FAULT: the site 'step' knows no 'wrongshape'");
+}
+
+TEST(Faults, RestartsTheGroupAfterAKill) {
+  // The fault strikes in the first life alone.
+  const std::string body =
+      "if [ $SHARDGRAD_RESTART_COUNT = 0 ]; then export SHARDGRAD_FAULT=kill@rank1:step#3; fi; "
+      "exec " +
+      binary("linear") + " --plan zero3 --threads 1";
+  const fs::path script = scratch("restart.sh");
+  std::ofstream(script) << body << "\n";
+  const Outcome outcome = shell(launch(kOwn, 2) + "--max-restarts 1 sh " + script.string());
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_NE(outcome.out.find("step 10"), std::string::npos) << outcome.out;
+}
+
+#else
+
+TEST(Faults, AreNotCompiledIn) {
+  GTEST_SKIP() << "SHARDGRAD_FAULT is compiled out of release builds; the preset asan has it and "
+                  "runs the tests of ranks that are killed, stopped, late or wrong";
+}
+
+#endif
+
+}  // namespace
+}  // namespace sg::test
+
+#endif
