@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""shardgrad's `cifar` against PyTorch, DDP, FSDP2 and DeepSpeed on the CPU, in one run.
+"""shardgrad against PyTorch, DDP, FSDP2 and DeepSpeed on the CPU, in one run.
 
     python bench/compare_pytorch.py                      # everything, about 25 minutes on 2 cores
     python bench/compare_pytorch.py --quick              # 3 rounds, no torch.compile
     python bench/compare_pytorch.py --check-only         # the losses alone
     python bench/compare_pytorch.py --cases 'tutorial*' --rounds 9
+    python bench/compare_pytorch.py --cases '*-2p' 'collectives*'   # between processes alone
 
 For each case: both sides start from the same weights (saved by PyTorch as safetensors) and read
 the same samples in the same order; their losses must agree; PyTorch's settings are tried and the
 best two compete; then rounds of A B A B ... are timed and the ratio of the medians is printed.
+Collectives are timed without training, per byte that they move.
 bench/README.md says what exactly is timed. Exit status: 0, whatever the speed; 1 if losses differ
 or something did not run; 2 for bad usage or a missing package.
 """
@@ -25,7 +27,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "bench" / "pytorch"))
-from cases import CASES, TWO_RANKS, choose_cases, settings
+from cases import Collectives, choose_cases, row_names, settings
 
 CHECK_BATCH = 32
 PIP = "python -m pip install torch numpy safetensors"
@@ -71,13 +73,15 @@ class Comparison:
 
     def torch(self, case, kind, label, setting, batch=None):
         steps = max(case.warmup + case.steps, case.loss_steps)
-        return entrants.Torch(kind, case.net, batch or case.batch, case.threads, case.ranks,
-                              self.data, self.initial_weights(case), steps, label,
-                              setting)  # fmt: skip
+        return entrants.Torch(kind, case.ranks, label, setting, net=case.net, threads=case.threads,
+                              batch=(batch or case.batch) // case.ranks, data=str(self.data),
+                              weights=str(self.initial_weights(case)), steps=steps)  # fmt: skip
 
-    def ours(self, case, plan="ddp", batch=None):
+    def ours(self, case, name="ddp", batch=None):
+        plan = name.removesuffix("-2p")
         return entrants.Ours(self.args.binary, case.net, batch or case.batch, case.threads,
-                             case.ranks, plan, self.data, self.initial_weights(case))  # fmt: skip
+                             case.ranks, plan, plan != name, self.data,
+                             self.initial_weights(case))  # fmt: skip
 
     def reference(self, case, batch, steps):
         """The losses of PyTorch's default setting (of DDP's, where there are ranks)."""
@@ -218,12 +222,16 @@ class Comparison:
         detail = self.details[case.name] = {"checks": [], "rounds_seconds": {}}
         try:
             reference = self.reference(case, case.batch, case.loss_steps)
-            plans = [] if self.args.torch_only else sorted({row[2] for row in case.rows} | {"ddp"})
+            plans = sorted({row[2] for row in case.rows})
+            if any(row[1] is None for row in case.rows):
+                plans = sorted({*plans, "ddp"})
+            if self.args.torch_only:
+                plans = []
             ours = {plan: self.ours(case, plan) for plan in plans}
             for plan in plans:
                 detail["checks"].append(self.check(case, reference, ours[plan], case.batch))
             for name, kind, plan, bar in case.rows:
-                if kind is None:
+                if kind is None or kind in by_kind:
                     continue
                 try:
                     if self.args.check_only:
@@ -259,20 +267,61 @@ class Comparison:
             for entrant in opened:
                 entrant.close()
 
+    def collectives(self, case):
+        """An all-reduce sends each byte twice, so half of its time stands against ours."""
+        ours = [] if self.args.torch_only else [
+            entrants.Collective(self.args.binary.with_name("collectives_bench"), row[2], case.bytes,
+                                case.ranks)
+            for row in case.rows
+        ]  # fmt: skip
+        for entrant in ours:
+            entrant.train(0, 1)
+            self.say(f"  {entrant.name}: the first result is exact")
+        if self.args.check_only:
+            return
+        theirs = entrants.Torch("all_reduce", case.ranks, "gloo", {}, threads=case.threads,
+                                bytes=case.bytes)  # fmt: skip
+        try:
+            contestants = [theirs, *ours]
+            medians = self.rounds(case, contestants)
+        finally:
+            theirs.close()
+        self.details[case.name] = {
+            "rounds_seconds": {e.full_name(): m for e, m in zip(contestants, medians)}
+        }
+        half = [value / 2 for value in medians[0]]
+        for (name, _, _, bar), mine in zip(case.rows, medians[1:]):
+            self.row(name, half, mine, f"{theirs.name}, half its time", bar)
+
     def fail(self, name, error):
         self.say(f"  {name} did not run: {error}")
         self.failed.append(f"{name}: did not run")
         self.rows.append({"case": name, "error": f"did not run: {error}"})
 
     def run(self, case):
-        ranks = f", {case.ranks} ranks" if case.ranks > 1 else ""
-        self.say(
-            f"{case.name}: {case.net}, batch {case.batch}{ranks}, {case.threads} thread(s) each"
-        )
+        self.say(f"{case.name}: {case}")
         try:
-            (self.two_ranks if case.ranks > 1 else self.single)(case)
+            if isinstance(case, Collectives):
+                self.collectives(case)
+            elif case.ranks > 1:
+                self.two_ranks(case)
+            else:
+                self.single(case)
         except entrants.RunError as error:
             self.fail(case.name, error)
+
+
+def programs(binary, cases):
+    """Which programs of ours the cases need, beside --binary, and their targets."""
+    alone = [case for case in cases if isinstance(case, Collectives)]
+    out = []
+    if len(alone) < len(cases):
+        out.append((binary, "cifar"))
+    if alone or any(row[0].endswith("-2p") for case in cases for row in case.rows):
+        out.append((binary.with_name("shardgrad"), "shardgrad_cli"))
+    if alone:
+        out.append((binary.with_name("collectives_bench"), "collectives_bench"))
+    return out
 
 
 def missing(packages):
@@ -288,8 +337,7 @@ def arguments():
                         help="CIFAR-10 files ($SHARDGRAD_DATA); default: a stand-in")  # fmt: skip
     parser.add_argument("--cases", nargs="+", metavar="CASE",
                         help="names, prefixes or globs; default all: "
-                        + " ".join([c.name for c in CASES if c.ranks == 1]
-                                   + [row[0] for row in TWO_RANKS]))  # fmt: skip
+                        + " ".join(row_names()))  # fmt: skip
     parser.add_argument("--rounds", type=int, help="interleaved rounds (7; 3 with --quick)")
     parser.add_argument("--quick", action="store_true", help="fewer rounds, no torch.compile")
     parser.add_argument("--check-only", action="store_true", help="compare losses, time nothing")
@@ -310,14 +358,15 @@ def main():
     lacking = missing(["torch", "numpy", "safetensors"])
     if lacking:
         parser.exit(2, f"missing Python packages: {' '.join(lacking)}\n  {PIP}\n")
-    if not args.torch_only and not os.access(args.binary, os.X_OK):
-        parser.exit(
-            2,
-            f"no program {args.binary}: build it (cmake --preset release && cmake --build "
-            "--preset release --target cifar) or give --binary\n",
-        )
     args.binary = args.binary.resolve()
     cases = choose_cases(args.cases, parser)
+    for program, target in [] if args.torch_only else programs(args.binary, cases):
+        if not os.access(program, os.X_OK):
+            parser.exit(
+                2,
+                f"no program {program}: build it (cmake --preset release && cmake --build "
+                f"--preset release --target {target}) or give --binary\n",
+            )
 
     global entrants
     import cifar_data
@@ -338,7 +387,7 @@ def main():
         cases = [case for case in cases if case.ranks == 1 or case.rows]
         if skipped:
             print(
-                f"deepspeed is not installed: its row is left out. To have it:\n  {PIP_DEEPSPEED}"
+                f"deepspeed is not installed: its rows are left out. To have it:\n  {PIP_DEEPSPEED}"
             )
             if args.cases and not cases:
                 return 2
@@ -361,7 +410,8 @@ def main():
 
     if comparison.rows:
         print(
-            "\nOne optimizer step, medians; ratio = theirs / ours (zero3-over-ddp: ours / ours)\n"
+            "\nOne optimizer step or collective, medians; ratio = theirs / ours (zero3-over-ddp: ours "
+            "/ ours)\n"
         )
         print(report.table(comparison.rows))
     if not args.check_only:

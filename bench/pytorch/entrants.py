@@ -1,7 +1,8 @@
-"""What takes part in a comparison: PyTorch workers and our binary, behind one `train`.
+"""What takes part in a comparison: PyTorch workers and our programs, behind one `train`.
 
 `train(warmup, steps)` starts from the case's initial weights, does warmup + steps optimizer steps
-on samples in file order and returns {"seconds": [steps], "losses": [warmup + steps]}.
+on samples in file order and returns {"seconds": [steps], "losses": [warmup + steps]}. Where
+collectives alone are timed a step is one of them, and there are no losses.
 """
 
 import json
@@ -36,14 +37,12 @@ def free_port():
 class Torch:
     """PyTorch at one setting: one process a rank, kept from its first use to close()."""
 
-    def __init__(self, kind, net, batch, threads, world, data, weights, steps, label, setting):
-        self.name = f"PyTorch {kind}" if kind in ("single", "ddp") else kind
+    def __init__(self, kind, world, label, setting, **work):
+        self.name = kind if kind in ("fsdp2", "deepspeed") else f"PyTorch {kind}"
         self.label, self.setting, self.processes, self.logs = label, setting, [], []
         port = free_port()
         for rank in range(world):
-            config = dict(kind=kind, net=net, batch=batch // world, threads=threads, rank=rank,
-                          world=world, port=port, data=str(data), weights=str(weights),
-                          steps=steps, setting=setting)  # fmt: skip
+            config = dict(kind=kind, world=world, rank=rank, port=port, setting=setting, **work)
             log = tempfile.TemporaryFile("w+")
             self.logs.append(log)
             self.processes.append(
@@ -118,27 +117,24 @@ class Torch:
         self.processes, self.logs = [], []
 
 
-class Ours:
-    """build/release/bin/cifar: a process of its own every time."""
+class Program:
+    """A program of ours, started anew every time: as one process, or `processes` of them."""
 
-    def __init__(self, binary, net, batch, threads, ranks, plan, data, weights):
-        self.name = self.label = f"shardgrad {plan}" if ranks > 1 else "shardgrad"
-        self.batch, self.threads = batch, threads
-        self.command = [
-            str(binary), "--net", net, "--batch-size", str(batch), "--threads", str(threads),
-            "--ranks", str(ranks), "--plan", plan, "--data", str(data), "--init", str(weights),
-            "--optimizer", "adam", "--lr", "0.001", "--no-shuffle", "--no-eval", "--epochs",
-            "1000000", "--log-interval", "1000000",
-        ]  # fmt: skip
+    def __init__(self, binary, threads, processes):
+        self.threads, self.command = threads, [str(binary)]
+        if processes > 1:
+            self.command = [str(binary.with_name("shardgrad")), "run", "--standalone",
+                            "--nproc-per-node", str(processes), str(binary)]  # fmt: skip
 
     def full_name(self):
         return self.name
 
-    def run(self, total):
-        """The metrics of a run of `total` steps, and the process's wall time."""
+    def start(self, *arguments):
+        """Runs it; the last argument, added here, is the file for its results. These, as lines of
+        JSON, the command and the wall time."""
         with tempfile.TemporaryDirectory() as folder:
-            metrics = Path(folder) / "metrics.jsonl"
-            command = [*self.command, "--steps", str(total), "--metrics", str(metrics)]
+            results = Path(folder) / "results.jsonl"
+            command = [*self.command, *arguments, str(results)]
             environment = dict(os.environ, OMP_NUM_THREADS=str(self.threads))
             start = time.perf_counter()
             try:
@@ -152,7 +148,32 @@ class Ours:
                 raise RunError(
                     f"exit status {done.returncode}: {' '.join(command)}\n{tail(done.stdout)}"
                 )
-            lines = [json.loads(line) for line in metrics.read_text().splitlines() if line]
+            lines = [json.loads(line) for line in results.read_text().splitlines() if line]
+        return lines, command, wall
+
+    def close(self):
+        pass
+
+
+class Ours(Program):
+    """build/release/bin/cifar; ranks are threads of it, or processes that our launcher starts."""
+
+    def __init__(self, binary, net, batch, threads, ranks, plan, processes, data, weights):
+        super().__init__(binary, threads, ranks if processes else 1)
+        self.name = f"shardgrad {plan}" if ranks > 1 else "shardgrad"
+        self.name += ", processes" if processes else ""
+        self.label, self.batch = self.name, batch
+        self.command += [
+            "--net", net, "--batch-size", str(batch), "--threads", str(threads),
+            *([] if processes else ["--ranks", str(ranks)]),
+            "--plan", plan, "--data", str(data), "--init", str(weights),
+            "--optimizer", "adam", "--lr", "0.001", "--no-shuffle", "--no-eval", "--epochs",
+            "1000000", "--log-interval", "1000000",
+        ]  # fmt: skip
+
+    def run(self, total):
+        """The metrics of a run of `total` steps, and the process's wall time."""
+        lines, command, wall = self.start("--steps", str(total), "--metrics")
         steps = [line for line in lines if "step" in line]
         if [line["step"] for line in steps] != list(range(1, total + 1)):
             raise RunError(
@@ -181,5 +202,14 @@ class Ours:
             differences.append((long - short) / n)
         return statistics.median(differences)
 
-    def close(self):
-        pass
+
+class Collective(Program):
+    """build/release/bin/collectives_bench: one collective between processes, checked by itself."""
+
+    def __init__(self, binary, kind, size, processes):
+        super().__init__(binary, 1, processes)
+        self.name = self.label = f"shardgrad {kind}"
+        self.kind, self.bytes = kind, size
+
+    def train(self, warmup, steps):
+        return self.start(self.kind, str(self.bytes), str(warmup), str(steps))[0][0]

@@ -163,13 +163,38 @@ class DeepSpeed3:
         return loss.detach()
 
 
-KINDS = {"single": Single, "ddp": Ddp, "fsdp2": Fsdp2, "deepspeed": DeepSpeed3}
+class AllReduce:
+    """No training: a step is one all_reduce of a buffer, in place."""
+
+    def __init__(self, setting):
+        # Zeros: sums that stay what they are.
+        self.buffer = torch.zeros(CONFIG["bytes"] // 4)
+
+    def reset(self):
+        pass
+
+    def step(self):
+        dist.all_reduce(self.buffer)
+        return self.buffer[0]
+
+
+KINDS = {
+    "single": Single,
+    "ddp": Ddp,
+    "fsdp2": Fsdp2,
+    "deepspeed": DeepSpeed3,
+    "all_reduce": AllReduce,
+}
 
 
 def load_weights():
     from safetensors.torch import load_file
 
     return load_file(CONFIG["weights"])
+
+
+def no_batches(step):
+    return ()
 
 
 class Batches:
@@ -227,7 +252,9 @@ def main():
         else:
             dist.init_process_group("gloo")
     trainer = KINDS[CONFIG["kind"]](setting)
-    batches = Batches(CONFIG["steps"], setting.get("channels_last"))
+    batches = no_batches
+    if CONFIG["kind"] != "all_reduce":
+        batches = Batches(CONFIG["steps"], setting.get("channels_last"))
     reply({"ready": True})
     for line in sys.stdin:
         command = json.loads(line)
