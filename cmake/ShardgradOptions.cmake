@@ -17,7 +17,7 @@ sg_part(SHARDGRAD_GLOO AUTO "Gloo (and OpenSSL) for ranks that are processes")
 option(SHARDGRAD_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
 option(SHARDGRAD_CLI "Build the command-line program shardgrad" ${PROJECT_IS_TOP_LEVEL})
 option(SHARDGRAD_EXAMPLES "Build the example programs" ${PROJECT_IS_TOP_LEVEL})
-option(SHARDGRAD_BENCH "Build the microbenchmarks (where Google Benchmark is found)"
+option(SHARDGRAD_BENCH "Build the measurements (microbench where Google Benchmark is found)"
        ${PROJECT_IS_TOP_LEVEL})
 option(SHARDGRAD_INSTALL "Make install rules" ${PROJECT_IS_TOP_LEVEL})
 option(SHARDGRAD_CCACHE "Compile through ccache where it is found" ${PROJECT_IS_TOP_LEVEL})
