@@ -1,7 +1,5 @@
-#include "data/loader.h"
-#include "data/synthetic.h"
-#include "dist/engine.h"
-#include "dist/launch.h"
+#include "data/data.h"
+#include "dist/dist.h"
 #include "nn/nn.h"
 #include "optim/adam.h"
 using namespace sg;
@@ -17,7 +15,7 @@ int main() {
       if (rank.index == 0 && engine->steps() % 25 == 0)
         fmt::print("step {:3}  loss {:.3f}\n", engine->steps(), engine->loss());
     }
-    auto report = engine->report();  // memory and traffic of every rank, predicted beside measured
+    auto report = engine->report();  // memory and traffic of all ranks, predicted and measured
     if (rank.index == 0) fmt::print("\n{}", report.text());
   });
 }

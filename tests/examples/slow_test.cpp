@@ -2,10 +2,14 @@
 // of small batches each.
 #include <fmt/format.h>
 
+#include <cstdlib>
+
 #include "tests/examples/support.h"
 
 namespace sg::test {
 namespace {
+
+namespace fs = std::filesystem;
 
 struct Setting {
   std::string net;
@@ -58,6 +62,8 @@ std::vector<Setting> settings() {
     all.push_back({"tutorial", ranks, 1, "--optimizer sgd --momentum 0.9 --schedule cosine"});
     all.push_back({"tutorial", ranks, 1, "--dtype f64"});
   }
+  for (const char* net : {"tutorial", "mlp", "vgg", "resnet20"})
+    all.push_back({net, 2, 1, "--threads 2"});
   return all;
 }
 
@@ -89,6 +95,38 @@ TEST_P(SlowSlices, RunsRepeat) {
   EXPECT_EQ(first.summaries.at(0).at("weights_digest"),
             second.summaries.at(0).at("weights_digest"));
   EXPECT_EQ(first.summaries.at(0).at("test_accuracy"), second.summaries.at(0).at("test_accuracy"));
+}
+
+// Runs as long as README's: buckets, rings and moments that hardly move have their effects late.
+TEST(SlowRuns, TwoHundredStepsAreEqualUnderEveryPlan) {
+  const fs::path file = scratch("long.jsonl");
+  const Outcome outcome =
+      run("cifar", "--plan all --ranks 4 --steps 200 --no-eval --metrics " + file.string());
+  ASSERT_EQ(outcome.status, 0) << outcome.out << outcome.err;
+  const MetricsFile metrics = read_metrics(file);
+  ASSERT_EQ(metrics.steps.size(), 800u);
+  for (const char* plan : {"zero1", "zero2", "zero3"})
+    EXPECT_EQ(metrics.bits(plan), metrics.bits("ddp")) << plan;
+}
+
+double accuracy_of(const std::string& options) {
+  const fs::path file = scratch("accuracy.jsonl");
+  const Outcome outcome = run("cifar", options + " --metrics " + file.string());
+  EXPECT_EQ(outcome.status, 0) << outcome.out << outcome.err;
+  return read_metrics(file).summaries.at(0).at("test_accuracy").get<double>();
+}
+
+TEST(SlowRuns, TheTutorialNetLearnsTheSyntheticData) {
+  EXPECT_GE(accuracy_of("--ranks 2 --plan zero3 --epochs 3"), 90);
+}
+
+TEST(SlowRuns, TheTutorialNetLearnsCifar10) {
+  const char* data = std::getenv("SHARDGRAD_DATA");
+  if (data == nullptr) GTEST_SKIP() << "SHARDGRAD_DATA is not set; see README";
+  EXPECT_GE(accuracy_of(fmt::format("--data {}/cifar-10-batches-bin --ranks 2 --plan zero3 "
+                                    "--batch-size 32 --epochs 5 --threads 1",
+                                    data)),
+            58);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, SlowSlices, testing::Values("tutorial", "mlp", "vgg", "resnet20"),
