@@ -13,6 +13,7 @@
 
 #include "core/check.h"
 #include "core/tensor.h"
+#include "dist/processes/sigpipe.h"
 #include "dist/processes/watchdog.h"
 
 namespace sg::dist {
@@ -91,6 +92,7 @@ class GlooTransport::Impl {
  public:
   Impl(StoreClient& store, int rank, int size, milliseconds deadline)
       : store_(store), rank_(rank), size_(size), deadline_(deadline), last_(Index(size)) {
+    const NoSigpipe quiet;  // the device's thread inherits the mask
     auto device = ::gloo::transport::tcp::CreateDevice(store.local_address().c_str());
     context_ = std::make_shared<::gloo::rendezvous::Context>(rank, size);
     context_->setTimeout(deadline.count() > 0 ? deadline : kForever);
@@ -108,6 +110,7 @@ class GlooTransport::Impl {
 
   void close() {
     if (context_ == nullptr) return;
+    const NoSigpipe quiet;
     store_.on_event({});
     watchdog_->interrupt();
     context_->closeConnections();
@@ -117,6 +120,7 @@ class GlooTransport::Impl {
   }
 
   void post(const Posting& posting) {
+    const NoSigpipe quiet;
     throw_failure(posting.op, &posting);
     if (posting.sequence >= kDepth) wait_released(posting.sequence - kDepth);
     posted_ = posting.sequence + 1;
@@ -236,6 +240,7 @@ class GlooTransport::Impl {
   }
 
   void receive(Collective& c, int peer, char* to) {
+    const NoSigpipe quiet;  // a receive tells the peer that there is room
     const auto buffer =
         context_->createUnboundBuffer(to, static_cast<std::size_t>(c.posting.bytes));
     guarded(c.posting, peer, [&] { buffer->recv(peer, slot_of(c.posting, 1)); });
