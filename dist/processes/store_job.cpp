@@ -160,7 +160,7 @@ void StoreJob::remove(Session& session, const std::string& reason) {
   place.session = nullptr;
   if (place.left) return;
   --present_;
-  fail_job(session.rank(), fmt::format("rank {} lost: {}", session.rank(), reason));
+  fail_job(session.rank(), lost_text(session.rank(), reason));
 }
 
 void StoreJob::fail_job(int rank, const std::string& text) {

@@ -8,9 +8,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <climits>
-#include <cstdio>
 
 #include "core/check.h"
+#include "dist/say.h"
 
 namespace sg::dist {
 
@@ -153,7 +153,7 @@ int StoreServer::poll_timeout(Time now) const {
 
 void StoreServer::say(const std::string& text) const {
   if (options_.say) return options_.say(text);
-  fmt::print(stderr, "{}\n", text);
+  say_error("{}\n", text);
 }
 
 }  // namespace sg::dist

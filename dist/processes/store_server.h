@@ -55,6 +55,7 @@ class StoreServer {
     std::unique_ptr<store::Session>
         session;  // none: refused or over, and what still comes is thrown away
     Time ends{};  // of the latter, at the latest
+    std::string host;
   };
 
   void run();
@@ -81,6 +82,7 @@ class StoreServer {
   std::vector<Connection> connections_;  // oldest first
   Time started_, next_report_, accept_again_{};
   int refusals_said_ = 0;
+  int rank_refusals_said_ = 0;  // of those that speak as ranks do
   // Between it and wait_all_gone.
   std::mutex mutex_;
   std::condition_variable changed_;

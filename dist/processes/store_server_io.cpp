@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <map>
+#include <string_view>
 
 #include "core/check.h"
 #include "dist/processes/store_server.h"
@@ -34,17 +36,27 @@ void StoreServer::accept_all(Time now) {
     }
     if (connections_.size() >= max_connections_ && !make_room()) continue;
     set_connection_options(socket.fd());
-    auto session = std::make_unique<Session>(job_, peer_name(socket.fd()), random_nonce(), now);
-    connections_.push_back({std::move(socket), std::move(session), {}});
+    const std::string peer = peer_name(socket.fd());
+    auto session = std::make_unique<Session>(job_, peer, random_nonce(), now);
+    connections_.push_back(
+        {std::move(socket), std::move(session), {}, peer.substr(0, peer.rfind(':'))});
   }
 }
 
+// The oldest of the address that has most: a flood from one host is not to drive out the ranks of
+// another that are on their way in.
 bool StoreServer::make_room() {
-  const auto oldest =
+  const auto stranger = [](const Connection& c) { return !c.session || !c.session->joined(); };
+  std::map<std::string_view, std::size_t> counts;
+  for (const Connection& c : connections_)
+    if (stranger(c)) ++counts[c.host];
+  if (counts.empty()) return false;
+  const auto most = std::max_element(counts.begin(), counts.end(), [](const auto& a, const auto& b) {
+    return a.second < b.second;
+  });
+  connections_.erase(
       std::find_if(connections_.begin(), connections_.end(),
-                   [](const Connection& c) { return !c.session || !c.session->joined(); });
-  if (oldest == connections_.end()) return false;
-  connections_.erase(oldest);
+                   [&](const Connection& c) { return stranger(c) && c.host == most->first; }));
   return true;
 }
 
@@ -100,10 +112,12 @@ bool StoreServer::settle(Connection& c, Time now) {
 }
 
 void StoreServer::say_refused(const Session& session) {
-  if (session.reason() == kNoGoodbye || refusals_said_ == kMostRefusalsSaid) return;
-  ++refusals_said_;
+  // Counted apart: noise at the port must not hide that a rank came with a wrong token.
+  int& said = session.spoke_well() ? rank_refusals_said_ : refusals_said_;
+  if (session.reason() == kNoGoodbye || said == kMostRefusalsSaid) return;
+  ++said;
   say(fmt::format("[store] refused {}: {}{}", session.peer(), session.reason(),
-                  refusals_said_ == kMostRefusalsSaid ? " (further ones are not told)" : ""));
+                  said == kMostRefusalsSaid ? " (further ones are not told)" : ""));
 }
 
 }  // namespace sg::dist

@@ -56,6 +56,7 @@ bool Session::prove() {
   }
   Hello hello;
   if (parse(input_, hello) != Parse::ok) return false;
+  spoke_well_ = true;
   const std::string& token = job_.identity().token;
   if (!same(hello.mac, client_proof(token, nonce_, hello.nonce, version))) {
     refuse(Status::wrong_token, "its job token is not that of the job");
@@ -94,6 +95,10 @@ void Session::send(const Message& message) {
 
 void Session::close(const std::string& reason) {
   if (closing_) return;
+  // A rank that is dropped is told why: else it would think that the store is gone.
+  if (joined() && reason != kNoGoodbye)
+    output_ += encode(Message{
+        .type = MessageType::failed, .rank = rank_, .text = lost_text(rank_, reason)});
   closing_ = true;
   reason_ = reason;
 }
@@ -106,6 +111,10 @@ std::optional<Session::Time> Session::due(std::chrono::milliseconds limit) const
 bool Session::late(Time now, std::chrono::milliseconds limit) const {
   const auto at = due(limit);
   return at && now >= *at;
+}
+
+std::string lost_text(int rank, const std::string& reason) {
+  return fmt::format("rank {} lost: {}", rank, reason);
 }
 
 std::string ranks_text(const std::vector<int>& ranks) {

@@ -102,6 +102,8 @@ class Session {
   const std::string& reason() const { return reason_; }
 
   const std::string& peer() const { return peer_; }
+  /// It sent a whole hello, as a rank does, be its token right or wrong.
+  bool spoke_well() const { return spoke_well_; }
   int rank() const { return rank_; }  ///< -1 before it has joined
   bool joined() const { return rank_ >= 0; }
 
@@ -117,12 +119,16 @@ class Session {
   std::string input_;
   std::string output_;
   bool proven_ = false;
+  bool spoke_well_ = false;
   int rank_ = -1;
   bool closing_ = false;
   std::string reason_;
   std::optional<Time> incomplete_since_;
   std::unordered_map<std::uint32_t, std::string> parked_;  // request -> key
 };
+
+/// "rank 2 lost: <reason>"
+std::string lost_text(int rank, const std::string& reason);
 
 /// "rank 2", "ranks 2, 3"; of many the first 16 and how many more.
 std::string ranks_text(const std::vector<int>& ranks);
