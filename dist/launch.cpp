@@ -1,5 +1,12 @@
 #include "dist/launch.h"
 
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
+#include <time.h>
+
+#include <atomic>
 #include <charconv>
 #include <cmath>
 #include <csignal>
@@ -17,13 +24,33 @@ namespace sg::dist {
 namespace {
 
 volatile std::sig_atomic_t stop_signals = 0;
+std::atomic<std::int64_t> first_stop{0};  // ms
+static_assert(std::atomic<std::int64_t>::is_always_lock_free, "a signal handler uses it");
+
+std::int64_t now_ms() {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return t.tv_sec * 1000 + t.tv_nsec / 1'000'000;
+}
 
 void on_stop_signal(int signal) {
-  stop_signals = stop_signals + 1;
-  if (stop_signals == 1) return;
-  // The second one ends the process at once, as if it had never been caught.
+  if (stop_signals == 0) first_stop.store(now_ms());
+  stop_signals = 1;
+  // One that follows at once is the same wish: a terminal's Ctrl-C reaches the program and its
+  // launcher, which passes it on.
+  if (now_ms() - first_stop.load() < 100) return;
+  // A later one ends the process at once, as if the first had never been caught.
   std::signal(signal, SIG_DFL);
   std::raise(signal);
+}
+
+// available_cores() is at most OMP_NUM_THREADS, which is of one process.
+int cores_of_affinity() {
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) return CPU_COUNT(&set);
+#endif
+  return available_cores();
 }
 
 }  // namespace
@@ -44,8 +71,8 @@ std::chrono::milliseconds default_deadline() {
 int default_threads(int ranks) { return std::max(available_cores() / std::max(ranks, 1), 1); }
 
 Executor default_executor(int ranks, int threads) {
-  return ranks > 1 && ranks * (threads + 1) <= available_cores() ? Executor::thread
-                                                                 : Executor::inlined;
+  return ranks > 1 && ranks * (threads + 1) <= cores_of_affinity() ? Executor::thread
+                                                                   : Executor::inlined;
 }
 
 std::string dump_history(const Comm& comm) {
