@@ -189,6 +189,10 @@ SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path,
   index_ = index_of(header_.entries);
   written_.assign(header_.entries.size(), 0);
 
+  // A rename would put a file in the place of a device or a folder.
+  struct stat there;
+  SG_CHECK(::stat(path_.c_str(), &there) != 0 || S_ISREG(there.st_mode),
+           "[safetensors] {} is no regular file; choose another name", name_);
   for (int i = 0; descriptor_ < 0; ++i) {  // in the same folder: only there is a rename atomic
     temporary_ = path_;
     temporary_ += fmt::format(".{}-{}.tmp", ::getpid(), i);

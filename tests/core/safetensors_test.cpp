@@ -191,6 +191,16 @@ TEST_F(Safetensors, LeavesTheOldFileUntilTheNewOneIsWhole) {
   EXPECT_EQ(SafetensorsFile(path).read("a").item(), 3);
 }
 
+TEST_F(Safetensors, WhatIsNoFileIsNotReplaced) {
+  const auto write_to = [&](const fs::path& path) {
+    return error([&] { SafetensorsWriter writer(path, {{"a", DType::f32, {3}}}); });
+  };
+  const std::string text = " is no regular file; choose another name";
+  EXPECT_NE(write_to(folder_).find(text), std::string::npos) << write_to(folder_);
+  EXPECT_TRUE(fs::is_directory(folder_));
+  EXPECT_NE(write_to("/dev/null").find(text), std::string::npos) << write_to("/dev/null");
+}
+
 TEST_F(Safetensors, WriterErrors) {
   const fs::path path = folder_ / "model.safetensors";
   const float two[2] = {};

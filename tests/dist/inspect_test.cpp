@@ -376,5 +376,22 @@ TEST(Inspection, ByOneRankAloneIsAnErrorNotAHang) {
   }
 }
 
+TEST(Managed, WhatAnEngineKeepsIsNotChangedBehindItsBack) {
+  for (const Plan& plan : plans())
+    launch_ranks(2, [&](Rank&) {
+      nn::Linear net(4, 2);
+      {
+        const auto engine =
+            initialize(net, optim::sgd({.lr = 0.1}), {.plan = std::string(plan.name)});
+        EXPECT_HAS(error_of([&] { net.weight.requires_grad_(false); }),
+                   "[requires_grad_] weight is managed by an engine; call requires_grad_() before");
+        EXPECT_HAS(error_of([&] { net.to(DType::f64); }), "[to] weight is managed by an engine");
+        EXPECT_HAS(error_of([&] { net.weight.init(nn::ones); }),
+                   "[init] weight is managed by an engine");
+      }
+      if (plan.param.layout == Layout::full) net.weight.requires_grad_(false);  // it has ended
+    });
+}
+
 }  // namespace
 }  // namespace sg::dist
