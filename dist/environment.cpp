@@ -95,7 +95,7 @@ std::optional<ProcessEnvironment> process_environment(const GetVariable& variabl
         e);
     // SLURM_STEP_TASKS_PER_NODE would be exact ("4(x2),3"); here only "all of them" matters.
     if (nodes > 1) e.local_world_size = (e.world_size + nodes - 1) / nodes;
-    e.job = v.text("SLURM_JOB_ID") + "." + v.text("SLURM_STEP_ID");
+    if (v.has("SLURM_JOB_ID")) e.job = v.text("SLURM_JOB_ID") + "." + v.text("SLURM_STEP_ID");
     if (nodes > 1) e.address = first_host(v.text("SLURM_STEP_NODELIST"));
   } else {
     return {};
@@ -114,10 +114,17 @@ std::optional<ProcessEnvironment> process_environment(const GetVariable& variabl
     e.port = v.number("SHARDGRAD_PORT", 1, 65'535);
   else if (v.has("MASTER_PORT"))
     e.port = v.number("MASTER_PORT", 1, 65'535 - shift) + shift;
-  else
+  else if (!e.job.empty() || e.world_size == 1)
     e.port = port_of_job(e.job);
+  else
+    fail(
+        "[launch] {} gives the job neither an id nor a port, so that two jobs of this host could "
+        "not be told apart; set MASTER_PORT to a port of this job alone",
+        e.launcher);
   e.token = v.text("SHARDGRAD_TOKEN");
+  e.own_address = v.text("SHARDGRAD_ADDRESS");
   if (e.rank == 0) e.listening_socket = v.number("SHARDGRAD_STORE_FD", 0, 1 << 20, -1);
+  e.failure_fd = v.number("SHARDGRAD_FAILURE_FD", 0, 1 << 20, -1);
   SG_CHECK(!e.several_hosts() || !e.token.empty(),
            "[launch] {} of {} processes are on this host, so the job spans several, and "
            "SHARDGRAD_TOKEN is not set; set it to the same secret on all of them",
@@ -127,6 +134,20 @@ std::optional<ProcessEnvironment> process_environment(const GetVariable& variabl
       "[launch] the job spans several hosts, and MASTER_ADDR is not set; set it to the address "
       "of rank 0's host");
   return e;
+}
+
+std::string address_for_peers(const ProcessEnvironment& e, const std::string& way) {
+  if (!e.own_address.empty()) return e.own_address;
+  const bool loopback = way.starts_with("127.") || way == "::1" || way.starts_with("::ffff:127.");
+  // A numeric loopback address of the store leads each host to itself: all processes are on one.
+  const bool one_host =
+      e.address.starts_with("127.") || e.address == "::1" || e.address == "localhost";
+  SG_CHECK(!e.several_hosts() || !loopback || one_host,
+           "[launch] rank {}: the job spans several hosts, and on this one '{}' means {}, which "
+           "others cannot reach (often a line of /etc/hosts); set MASTER_ADDR to the network address "
+           "of rank 0's host, or SHARDGRAD_ADDRESS to that of this process's own host",
+           e.rank, e.address, way);
+  return way;
 }
 
 std::string first_host(const std::string& list) {

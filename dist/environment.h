@@ -20,6 +20,8 @@ struct ProcessEnvironment {
   std::string job;                    ///< an id of the job, if the launcher has one
   std::string token;                  ///< SHARDGRAD_TOKEN; empty: by a file of rank 0's
   int listening_socket = -1;          ///< rank 0's, handed in by `shardgrad run`
+  int failure_fd = -1;                ///< where `shardgrad run` wants to hear whose failure it is
+  std::string own_address;            ///< SHARDGRAD_ADDRESS: of this process, for its peers
   bool several_hosts() const { return local_world_size < world_size; }
 };
 
@@ -28,9 +30,14 @@ using GetVariable = std::function<const char*(const char*)>;
 
 /// Nothing if no launcher started this process (or SHARDGRAD_BACKEND is `threads`). Errors: a
 /// variable that is missing beside the others, no number or out of range; several hosts without
-/// SHARDGRAD_TOKEN; a backend that this build does not have.
+/// SHARDGRAD_TOKEN; no port, and no id of the job to derive one from; a backend that this build does
+/// not have.
 std::optional<ProcessEnvironment> process_environment();
 std::optional<ProcessEnvironment> process_environment(const GetVariable& variable);
+
+/// The address by which the others are to reach this process: SHARDGRAD_ADDRESS, else `way`, its own
+/// on the way to the store. Error: other hosts cannot reach that one.
+std::string address_for_peers(const ProcessEnvironment& environment, const std::string& way);
 
 /// The first host of Slurm's compressed list: "node[07-12,20],login1" is node07.
 std::string first_host(const std::string& list);

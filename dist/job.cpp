@@ -1,5 +1,8 @@
 #include "dist/job.h"
 
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include <cstdlib>
 
 #if SG_GLOO
@@ -18,12 +21,29 @@ int default_threads(const ProcessEnvironment& environment) {
   return default_threads(environment.local_world_size);
 }
 
+namespace {
+
+// Of a job of one process nobody asks for the store.
+void close_socket(int fd) {
+  int listening = 0;
+  socklen_t size = sizeof listening;
+  if (fd >= 0 && ::getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) == 0 && listening)
+    ::close(fd);
+}
+
+}  // namespace
+
 Job::Job(int ranks, const LaunchOptions& options, const std::string& configuration)
     : ranks_(ranks), options_(options) {
   const std::optional<ProcessEnvironment> environment = process_environment();
   if (!environment) return;
   ranks_ = environment->world_size;
-  if (ranks_ == 1) return;
+  // Good once: what this process starts, or a second job, must not take them for its own.
+  for (const char* name : {"SHARDGRAD_STORE_FD", "SHARDGRAD_FAILURE_FD"}) ::unsetenv(name);
+  if (ranks_ == 1) {
+    close_socket(environment->listening_socket);
+    return;
+  }
 #if SG_GLOO
   group_ = std::make_unique<ProcessGroup>(*environment, options, configuration);
 #else

@@ -1,10 +1,10 @@
 #include "dist/processes/gloo.h"
 
-#include <gloo/rendezvous/context.h>
-#include <gloo/rendezvous/store.h>
+#include <gloo/common/error.h>
 #include <gloo/transport/tcp/device.h>
 #include <gloo/transport/unbound_buffer.h>
 
+#include <atomic>
 #include <cstring>
 #include <map>
 #include <mutex>
@@ -13,6 +13,7 @@
 
 #include "core/check.h"
 #include "core/tensor.h"
+#include "dist/processes/mesh.h"
 #include "dist/processes/sigpipe.h"
 #include "dist/processes/watchdog.h"
 
@@ -25,6 +26,7 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kForever = std::chrono::hours(24 * 365);
 constexpr milliseconds kVerdict{1500};  // how long the store may take to tell who died
+constexpr milliseconds kGlance{5};      // for a look at what may have come
 
 // What goes first, in the byte order of the hosts: all ranks run one program.
 struct Header {
@@ -37,8 +39,6 @@ struct Header {
   char data[kInline];
 };
 static_assert(sizeof(Header) == 512);
-
-constexpr std::uint64_t kNothing = ~std::uint64_t{0};  // the sequence of no header
 
 bool is_inline(std::int64_t bytes) { return bytes <= static_cast<std::int64_t>(Header::kInline); }
 
@@ -66,45 +66,34 @@ Posting posting_of(Header& h) {
           .bytes = h.bytes};
 }
 
-// Gloo exchanges its ranks' addresses through our store.
-class Addresses final : public ::gloo::rendezvous::Store {
- public:
-  Addresses(StoreClient& store, milliseconds deadline) : store_(store), deadline_(deadline) {}
-  void set(const std::string& key, const std::vector<char>& data) override {
-    store_.set("gloo/" + key, data);
-  }
-  std::vector<char> get(const std::string& key) override {
-    return store_.get("gloo/" + key, deadline_);
-  }
-  void wait(const std::vector<std::string>& keys) override { wait(keys, deadline_); }
-  void wait(const std::vector<std::string>& keys, const milliseconds& timeout) override {
-    for (const std::string& key : keys) store_.get("gloo/" + key, timeout);
-  }
-
- private:
-  StoreClient& store_;
-  const milliseconds deadline_;
-};
-
 }  // namespace
 
 class GlooTransport::Impl {
  public:
-  Impl(StoreClient& store, int rank, int size, milliseconds deadline)
+  Impl(StoreClient& store, const std::string& address, int rank, int size, milliseconds deadline)
       : store_(store), rank_(rank), size_(size), deadline_(deadline), last_(Index(size)) {
     const NoSigpipe quiet;  // the device's thread inherits the mask
-    auto device = ::gloo::transport::tcp::CreateDevice(store.local_address().c_str());
-    context_ = std::make_shared<::gloo::rendezvous::Context>(rank, size);
-    context_->setTimeout(deadline.count() > 0 ? deadline : kForever);
-    Addresses addresses(store, deadline);
-    try {
-      context_->connectFullMesh(addresses, device);
-    } catch (const std::exception& error) {
-      throw_failure("connect", nullptr);
-      fail("[launch] rank {} cannot connect to its peers: {}", rank, error.what());
-    }
+    context_ = std::make_shared<Mesh>(::gloo::transport::tcp::CreateDevice(address.c_str()), rank,
+                                      size, deadline.count() > 0 ? deadline : kForever);
     watchdog_ = std::make_unique<Watchdog>(deadline);
+    store.on_event([this] {
+      if (store_.failure()) context_->closeConnections();
+    });
+    std::string error;
+    try {
+      context_->connect(store, deadline);
+    } catch (const std::exception& e) {
+      error = e.what();
+    }
     store.on_event([this] { watchdog_->interrupt(); });
+    try {
+      throw_failure("connect", nullptr);
+      SG_CHECK(error.empty(), "[launch] rank {} cannot connect to its peers from {}: {}", rank_,
+               address, error);
+    } catch (...) {
+      store.on_event({});
+      throw;
+    }
   }
   ~Impl() { close(); }
 
@@ -129,9 +118,7 @@ class GlooTransport::Impl {
     c.posting = posting;
     const std::size_t peers = Index(size_);
     c.sent.assign(peers, header_of(posting));
-    Header nothing{};
-    nothing.sequence = kNothing;
-    c.received.assign(peers, nothing);
+    c.received.resize(peers);
     c.checked.assign(peers, false);
     c.out = context_->createUnboundBuffer(c.sent.data(), peers * sizeof(Header));
     c.in.resize(peers);
@@ -201,7 +188,16 @@ class GlooTransport::Impl {
   }
 
   void leave() { store_.leave(posted_); }
-  void poison(const std::string& cause) { store_.fail(cause); }
+  // First here: this rank's own collectives end without the store's word, too.
+  void poison(const std::string& cause) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (own_failure_.empty()) own_failure_ = cause;
+    }
+    poisoned_ = true;
+    watchdog_->interrupt();
+    store_.fail(cause);
+  }
   int rank() const { return rank_; }
   int size() const { return size_; }
 
@@ -255,7 +251,7 @@ class GlooTransport::Impl {
       for (;;) {
         if (watch.expired()) throw_deadline(mine, peer);
         throw_failure(mine.op, &mine);
-        if (peer >= 0) throw_left(mine, peer);
+        throw_left(mine, peer);
         if (f()) return;
       }
     });
@@ -273,7 +269,7 @@ class GlooTransport::Impl {
     const Clock::time_point start = Clock::now();
     while (Clock::now() - start < kVerdict) {
       throw_failure(mine.op, &mine);
-      if (peer >= 0) throw_left(mine, peer);
+      throw_left(mine, peer);
       std::this_thread::sleep_for(milliseconds(10));
     }
     fail("[{}] rank {} lost its connection{} in {}: {}", mine.op, rank_,
@@ -281,37 +277,88 @@ class GlooTransport::Impl {
   }
 
   void throw_failure(const char* op, const Posting* mine) {
+    const std::string in = mine != nullptr ? " in " + describe(*mine) : "";
+    if (poisoned_) {
+      const std::lock_guard lock(mutex_);
+      fail("[{}] rank {} stopped{} because it failed itself: {}", op, rank_, in, own_failure_);
+    }
     const std::optional<Failure> failure = store_.failure();
-    if (!failure || failure->rank == rank_) return;
+    if (!failure) return;
+    if (failure->rank == rank_)
+      fail("[{}] rank {} stopped{} because the store gave it up: {}", op, rank_, in, failure->text);
     const std::string lost = fmt::format("rank {} lost", failure->rank);
-    if (failure->text.starts_with(lost))
-      fail("[{}] {}{}{}", op, lost, mine != nullptr ? " in " + describe(*mine) : "",
-           failure->text.substr(lost.size()));
-    fail("[rank {}] stopped{} because another rank failed: rank {}: {}", rank_,
-         mine != nullptr ? " in " + describe(*mine) : "", failure->rank, failure->text);
+    if (!failure->text.starts_with(lost))
+      fail("[rank {}] stopped{} because another rank failed: rank {}: {}", rank_, in, failure->rank,
+           failure->text);
+    // The place is where this rank misses it; what it did itself is known by its last header.
+    if (mine != nullptr) look_around(*mine);
+    const std::string where =
+        mine == nullptr ? ""
+                        : fmt::format("{}, where rank {} is; rank {} last entered {}", in, rank_,
+                                      failure->rank, last_entered(failure->rank));
+    fail("[{}] {}{}{}", op, lost, where, failure->text.substr(lost.size()));
   }
 
+  // `peer` of -1: any of them, as all read what this rank posted.
   void throw_left(const Posting& mine, int peer) {
-    const std::optional<std::uint64_t> count = store_.left(peer);
-    SG_CHECK(
-        !count || *count > mine.sequence,
-        "[{}] rank {} waits for rank {} in collective {}, but rank {} has ended; every rank must "
-        "run the same steps",
-        mine.op, rank_, peer, mine.sequence, peer);
+    for (int r = 0; r < size_; ++r) {
+      if (r == rank_ || (peer >= 0 && r != peer)) continue;
+      const std::optional<std::uint64_t> count = store_.left(r);
+      SG_CHECK(
+          !count || *count > mine.sequence,
+          "[{}] rank {} waits for rank {} in collective {}, but rank {} has ended; every rank must "
+          "run the same steps",
+          mine.op, rank_, r, mine.sequence, r);
+    }
+  }
+
+  std::string last_entered(int peer) {
+    const std::lock_guard lock(mutex_);
+    const std::string& place = last_[Index(peer)];
+    return place.empty() ? "nothing" : place;
+  }
+
+  // A header of this collective may have come while another rank was waited for. Whether it has,
+  // Gloo alone can say: its thread writes into those that have not. For a collective that ends with
+  // an error: the headers that were found are not checked any more.
+  void look_around(const Posting& mine) {
+    Collective* c = nullptr;
+    {
+      const std::lock_guard lock(mutex_);
+      if (const auto it = collectives_.find(mine.sequence); it != collectives_.end())
+        c = it->second.get();
+    }
+    if (c == nullptr) return;
+    std::atomic<Buffer*> asked{nullptr};
+    std::atomic<bool> done{false};
+    std::thread impatient([&] {
+      while (!done) {
+        std::this_thread::sleep_for(kGlance);
+        if (Buffer* buffer = asked) buffer->abortWaitRecv();
+      }
+    });
+    for (int r = 0; r < size_; ++r) {
+      const std::size_t p = Index(r);
+      if (r == rank_ || c->checked[p]) continue;
+      asked = c->in[p].get();
+      try {
+        if (!c->in[p]->waitRecv(kForever)) continue;
+      } catch (const ::gloo::Exception&) {
+        continue;
+      }
+      c->checked[p] = true;
+      const std::lock_guard lock(mutex_);
+      last_[p] = describe(posting_of(c->received[p]));
+    }
+    done = true;
+    impatient.join();
   }
 
   [[noreturn]] void throw_deadline(const Posting& mine, int peer) {
+    look_around(mine);
     std::string places;
-    for (int r = 0; r < size_; ++r) {
-      if (r == rank_) continue;
-      const std::lock_guard lock(mutex_);
-      std::string& place = last_[Index(r)];
-      // A header of this collective may have come while another rank was waited for.
-      const auto it = collectives_.find(mine.sequence);
-      if (it != collectives_.end() && it->second->received[Index(r)].sequence == mine.sequence)
-        place = describe(posting_of(it->second->received[Index(r)]));
-      places += fmt::format("; rank {} last entered {}", r, place.empty() ? "nothing" : place);
-    }
+    for (int r = 0; r < size_; ++r)
+      if (r != rank_) places += fmt::format("; rank {} last entered {}", r, last_entered(r));
     fail("[{}] rank {} waited {} ms for {} in {}{}; every rank must run the same steps", mine.op,
          rank_, deadline_.count(),
          peer >= 0 ? fmt::format("rank {}", peer) : std::string("its readers"), describe(mine),
@@ -321,16 +368,19 @@ class GlooTransport::Impl {
   StoreClient& store_;
   const int rank_, size_;
   const milliseconds deadline_;
-  std::shared_ptr<::gloo::rendezvous::Context> context_;
+  std::shared_ptr<Mesh> context_;
   std::unique_ptr<Watchdog> watchdog_;
   std::mutex mutex_, releasing_;
   std::map<std::uint64_t, std::unique_ptr<Collective>> collectives_;
   std::vector<std::string> last_;  // what each peer's last header said
+  std::atomic<bool> poisoned_{false};
+  std::string own_failure_;
   std::uint64_t posted_ = 0;
 };
 
-GlooTransport::GlooTransport(StoreClient& store, int rank, int size, milliseconds deadline)
-    : impl_(std::make_unique<Impl>(store, rank, size, deadline)) {}
+GlooTransport::GlooTransport(StoreClient& store, const std::string& address, int rank, int size,
+                             milliseconds deadline)
+    : impl_(std::make_unique<Impl>(store, address, rank, size, deadline)) {}
 GlooTransport::~GlooTransport() = default;
 int GlooTransport::rank() const { return impl_->rank(); }
 int GlooTransport::size() const { return impl_->size(); }

@@ -20,9 +20,11 @@ namespace sg::dist {
 
 class GlooTransport final : public Transport {
  public:
-  /// Connects all ranks with each other, which is collective. `deadline`: of this and of every wait
-  /// later, in which a rank that is missing is named; 0: none. The client must outlive it.
-  GlooTransport(StoreClient& store, int rank, int size, std::chrono::milliseconds deadline);
+  /// Connects all ranks with each other, which is collective. `address`: this host's, by which the
+  /// others reach it. `deadline`: of this and of every wait later, in which a rank that is missing
+  /// is named; 0: none. The client must outlive it.
+  GlooTransport(StoreClient& store, const std::string& address, int rank, int size,
+                std::chrono::milliseconds deadline);
   ~GlooTransport() override;
 
   int rank() const override;

@@ -1,15 +1,21 @@
 #include "dist/processes/group.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
-#include <cstdio>
+#include <exception>
 #include <string_view>
 #include <thread>
 
 #include "core/check.h"
 #include "core/rng.h"
 #include "dist/job.h"
+#include "dist/processes/sigpipe.h"
 #include "dist/processes/token_file.h"
+#include "dist/say.h"
 
 namespace sg::dist {
 namespace {
@@ -17,20 +23,35 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
-constexpr milliseconds kStaleFile{3'000}, kStaleTry{500};
-// How long the end of a job may wait for other ranks to end as well.
-constexpr milliseconds kGoodbye{30'000};
+// One look for the store where the file says it is; then it is read again.
+constexpr milliseconds kFirstSearch{1'000}, kLongestSearch{8'000};
+// What the store says at the deadline names those who are missing.
+constexpr milliseconds kStoresWord{5'000};
+// How long the end of a job may wait for other ranks to end as well; and that of one which failed,
+// for them to hear of it: less than the launcher's grace.
+constexpr milliseconds kGoodbye{30'000}, kLastWords{2'000};
 
 }  // namespace
 
 ProcessGroup::ProcessGroup(const ProcessEnvironment& environment, const LaunchOptions& options,
                            const std::string& configuration)
-    : environment_(environment), seed_(options.seed) {
-  join(options, configuration);
-  const int size = environment_.world_size;
+    : environment_(environment), seed_(options.seed), exceptions_(std::uncaught_exceptions()) {
+  try {
+    join(options, configuration);
+    connect(options);
+  } catch (const std::exception& error) {
+    if (client_ != nullptr) report(error.what());
+    client_.reset();
+    if (server_ != nullptr) server_->wait_all_gone(kLastWords);
+    throw;
+  }
+}
+
+void ProcessGroup::connect(const LaunchOptions& options) {
+  const std::string address = address_for_peers(environment_, client_->local_address());
   threads_ = options.threads > 0 ? options.threads : default_threads(environment_);
-  auto transport =
-      std::make_unique<GlooTransport>(*client_, environment_.rank, size, options.deadline);
+  auto transport = std::make_unique<GlooTransport>(*client_, address, environment_.rank,
+                                                   environment_.world_size, options.deadline);
   transport_ = transport.get();
   comm_ = std::make_unique<Comm>(
       std::move(transport),
@@ -47,11 +68,15 @@ void ProcessGroup::join(const LaunchOptions& options, const std::string& configu
                        .configuration = fmt::format("{:016x}", name_key(configuration))};
   int port = e.port;
   std::unique_ptr<TokenFile> file;
-  if (identity.token.empty()) file = std::make_unique<TokenFile>(e.port);
+  if (identity.token.empty()) file = std::make_unique<TokenFile>(e.job, e.port);
   if (e.rank == 0) {
     if (file != nullptr) identity.token = random_token();
     StoreServer::Options listen;
-    listen.address = e.address;
+    // As the launcher does it: the name of a host often means its loopback on that host itself.
+    if (!e.several_hosts())
+      listen.address = e.address;
+    else
+      listen.address = e.address.find(':') != std::string::npos ? "::" : "";
     listen.port = e.port;
     listen.listening_socket = e.listening_socket;
     listen.join_deadline = options.deadline;
@@ -73,28 +98,55 @@ void ProcessGroup::join(const LaunchOptions& options, const std::string& configu
     const auto gone = std::chrono::duration_cast<milliseconds>(Clock::now() - start);
     return std::max(options.deadline - gone, milliseconds(1));
   };
-  for (;;) {
+  milliseconds search = file != nullptr && e.rank > 0 ? kFirstSearch : left();
+  for (;; search = std::min(2 * search, kLongestSearch)) {
     if (e.rank > 0 && file != nullptr) {
       const TokenFile::Content content = file->read(left());
       port = content.port;
       identity.token = content.token;
     }
-    // The file may be that of a job before this one, which rank 0 is about to replace: nobody
-    // listens at that port any more, or somebody else does.
-    const bool doubtful = e.rank > 0 && file != nullptr && Clock::now() - start < kStaleFile;
     try {
-      client_ =
-          std::make_unique<StoreClient>(e.address, port, identity, doubtful ? kStaleTry : left());
+      client_ = std::make_unique<StoreClient>(e.address, port, identity, left(), search);
       break;
-    } catch (const StoreNotFound&) {
-      if (!doubtful) throw;
+    } catch (const StoreNotFound& error) {
+      // A file may be read in the moment in which its job ends and the next one has yet to come.
+      if (e.rank == 0 || file == nullptr) throw;
+      SG_CHECK(options.deadline.count() == 0 || Clock::now() - start < options.deadline,
+               "[launch] rank {} found no store of the job within {} ms; at last: {}", e.rank,
+               options.deadline.count(), error.what());
       std::this_thread::sleep_for(milliseconds(20));
     }
   }
-  client_->wait_all_joined(left());
+  client_->wait_all_joined(options.deadline.count() == 0 ? milliseconds(0)
+                                                         : options.deadline + kStoresWord);
+}
+
+void ProcessGroup::report(const std::string& error) {
+  failed_ = true;
+  if (comm_ != nullptr)
+    comm_->poison(error);
+  else
+    client_->fail(error);
+  tell_launcher();
+}
+
+// "2 0": rank 2 fails because of rank 0. The launcher sees only who ends first.
+void ProcessGroup::tell_launcher() const {
+  struct stat status {};
+  const int fd = environment_.failure_fd;
+  if (fd < 0 || ::fstat(fd, &status) != 0 || !S_ISFIFO(status.st_mode)) return;
+  ::fcntl(fd, F_SETFD, FD_CLOEXEC);
+  const std::optional<Failure> failure = client_->failure();
+  const std::string line = fmt::format("{} {}\n", environment_.rank,
+                                       failure ? failure->rank : environment_.rank);
+  const NoSigpipe quiet;
+  // So few bytes go in one piece. If nobody reads, nobody is told.
+  [[maybe_unused]] const ssize_t written = ::write(fd, line.data(), line.size());
 }
 
 ProcessGroup::~ProcessGroup() {
+  if (!failed_ && std::uncaught_exceptions() > exceptions_)
+    report("an exception ended the program beside its collectives");
   comm_->stop();
   const Clock::time_point end = Clock::now() + kGoodbye;
   if (!failed_) {
@@ -110,14 +162,14 @@ ProcessGroup::~ProcessGroup() {
       while (!all_left() && !client_->failure() && Clock::now() < end)
         std::this_thread::sleep_for(milliseconds(2));
     } catch (const std::exception& error) {
-      fmt::print(stderr, "rank {}: at the end: {}\n", environment_.rank, error.what());
+      say_error("rank {}: at the end: {}\n", environment_.rank, error.what());
     }
   }
   // Gloo's thread reads what was posted; it ends before that is freed.
   transport_->close();
   comm_.reset();
   client_.reset();
-  if (server_ != nullptr) server_->wait_all_gone(kGoodbye);
+  if (server_ != nullptr) server_->wait_all_gone(failed_ ? kLastWords : kGoodbye);
 }
 
 void ProcessGroup::run(const std::function<void(Rank&)>& fn) {
@@ -129,10 +181,11 @@ void ProcessGroup::run(const std::function<void(Rank&)>& fn) {
     fn(*context_);
     comm_->quiesce();
   } catch (const std::exception& error) {
-    failed_ = true;
-    comm_->poison(error.what());
+    report(error.what());
+    // Now: what follows waits for others, and may be cut off.
+    say_error("rank {}: {}\n", environment_.rank, error.what());
     comm_->stop();
-    fmt::print(stderr, "{}", dump_history(*comm_));
+    say_error("{}", dump_history(*comm_));
     fail("[rank {}] {}", environment_.rank, error.what());
   }
 }

@@ -28,9 +28,14 @@ class ProcessGroup {
 
  private:
   void join(const LaunchOptions& options, const std::string& configuration);
+  void connect(const LaunchOptions& options);
+  /// Tells the other ranks, and the launcher who failed first.
+  void report(const std::string& error);
+  void tell_launcher() const;
 
   const ProcessEnvironment environment_;
   const std::uint64_t seed_;
+  const int exceptions_;  // under way when this was made
   int threads_ = 1;
   std::unique_ptr<StoreServer> server_;  // rank 0's
   std::unique_ptr<StoreClient> client_;

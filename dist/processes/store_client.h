@@ -36,8 +36,10 @@ class StoreClient {
   /// Connects, proves the token and joins. While nobody listens yet it tries again, until the
   /// deadline. Refused at once, with both values: another version, token, job, world size or
   /// configuration; a rank that is out of range or has joined already. StoreNotFound: nobody
-  /// listens, or what does speaks otherwise or with another token.
-  StoreClient(const std::string& address, int port, JobIdentity identity, milliseconds deadline);
+  /// listens, or what does speaks otherwise or with another token; after `search` already, if that is
+  /// not 0 (a store that has proven to be the job's has until the deadline).
+  StoreClient(const std::string& address, int port, JobIdentity identity, milliseconds deadline,
+              milliseconds search = milliseconds(0));
   /// Without leave() before it, the others see this rank lost.
   ~StoreClient();
 
@@ -73,7 +75,7 @@ class StoreClient {
   std::string local_address() const { return local_address_; }
 
  private:
-  bool handshake(const store::Deadline& deadline, std::string& why);
+  bool handshake(const store::Deadline& found, const store::Deadline& deadline, std::string& why);
   bool receive_front(std::size_t bytes, const store::Deadline& deadline, std::string& why);
   void read();
   bool read_messages();

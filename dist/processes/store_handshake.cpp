@@ -18,23 +18,24 @@ template <class... Args>
 }  // namespace
 
 StoreClient::StoreClient(const std::string& address, int port, JobIdentity identity,
-                         milliseconds limit)
+                         milliseconds limit, milliseconds search)
     : identity_(std::move(identity)), where_(endpoint_text(address, port)) {
   SG_CHECK(!identity_.token.empty(), "[store] the job token is empty; set SHARDGRAD_TOKEN");
   SG_CHECK(port > 0 && port <= 65535, "[store] port {}; expected 1 to 65535", port);
-  const Deadline deadline(limit);
+  if (search == milliseconds(0)) search = limit;
+  const Deadline deadline(limit), found(search);
   for (milliseconds pause(10);; pause = std::min(2 * pause, milliseconds(1000))) {
     std::string why = "nobody listens there";
-    socket_ = connect_to(address, port, deadline, why);
-    if (socket_ && handshake(deadline, why)) break;
+    socket_ = connect_to(address, port, found, why);
+    if (socket_ && handshake(found, deadline, why)) break;
     socket_ = Socket();
-    if (deadline.passed()) {
+    if (found.passed()) {
       not_found(
           "[store] rank {} cannot join the store at {} within {}: {}; is rank 0 running there, and "
           "is the port open?",
-          identity_.rank, where_, seconds_text(limit), why);
+          identity_.rank, where_, seconds_text(search), why);
     }
-    std::this_thread::sleep_for(deadline.left(pause));
+    std::this_thread::sleep_for(found.left(pause));
   }
   local_address_ = own_address(socket_.fd());
   reader_ = start_quiet_thread([this] { read(); });
@@ -49,7 +50,7 @@ bool StoreClient::receive_front(std::size_t bytes, const Deadline& deadline, std
 }
 
 // False: it may go better next time. Throws what will not.
-bool StoreClient::handshake(const Deadline& deadline, std::string& why) {
+bool StoreClient::handshake(const Deadline& found, const Deadline& deadline, std::string& why) {
   input_.clear();
   const auto wrong_version = [&](std::uint32_t version) {
     sg::fail(
@@ -68,19 +69,19 @@ bool StoreClient::handshake(const Deadline& deadline, std::string& why) {
   };
 
   Greeting greeting;
-  if (!receive_front(kOpeningBytes, deadline, why)) return false;
+  if (!receive_front(kOpeningBytes, found, why)) return false;
   check_magic(greeting.version);
-  if (!receive_front(kGreetingBytes, deadline, why)) return false;
+  if (!receive_front(kGreetingBytes, found, why)) return false;
   parse(input_, greeting);
   input_.erase(0, kGreetingBytes);
 
   const Nonce nonce = random_nonce();
   const Mac proof = client_proof(identity_.token, greeting.nonce, nonce, kStoreVersion);
   const std::string hello = encode(Hello{kStoreVersion, nonce, proof});
-  if (!send_all(socket_.fd(), hello, deadline, why)) return false;
+  if (!send_all(socket_.fd(), hello, found, why)) return false;
 
   Verdict verdict;
-  if (!receive_front(kVerdictBytes, deadline, why)) return false;
+  if (!receive_front(kVerdictBytes, found, why)) return false;
   check_magic(verdict.version);
   const bool known = parse(input_, verdict) == Parse::ok;
   input_.erase(0, kVerdictBytes);

@@ -24,7 +24,7 @@ struct Member {
   Member(int port, int rank, int size, Executor executor, milliseconds deadline)
       : store("127.0.0.1", port, {"secret", rank, size, "job", "same"}, milliseconds(20'000)) {
     store.wait_all_joined(milliseconds(20'000));
-    auto own = std::make_unique<GlooTransport>(store, rank, size, deadline);
+    auto own = std::make_unique<GlooTransport>(store, "127.0.0.1", rank, size, deadline);
     transport = own.get();
     comm = std::make_unique<Comm>(std::move(own), executor);
   }

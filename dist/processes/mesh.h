@@ -1,0 +1,26 @@
+// Gloo's connections, one a pair of ranks. What its own rendezvous does, but so that it can be
+// ended from outside: a rank that dies while others connect to it is not waited for until the
+// deadline.
+#pragma once
+
+#include <gloo/context.h>
+#include <gloo/transport/device.h>
+
+#include <chrono>
+#include <memory>
+
+#include "dist/processes/store_client.h"
+
+namespace sg::dist {
+
+class Mesh final : public ::gloo::Context {
+ public:
+  /// closeConnections() works from here on, on any thread.
+  Mesh(std::shared_ptr<::gloo::transport::Device> device, int rank, int size,
+       std::chrono::milliseconds timeout);
+  /// Connects all pairs, which is collective: each rank leaves its addresses in the store. Returns
+  /// or throws soon after closeConnections().
+  void connect(StoreClient& store, std::chrono::milliseconds deadline);
+};
+
+}  // namespace sg::dist
