@@ -6,11 +6,13 @@
 #include <sys/wait.h>
 
 #include <algorithm>
+#include <chrono>
 #include <charconv>
 #include <filesystem>
 #include <fstream>
 #include <string_view>
 #include <system_error>
+#include <thread>
 
 #include "dist/cli/spawn.h"
 
@@ -56,8 +58,17 @@ std::set<pid_t> children_of_this_process() {
   return found;
 }
 
-void reap(pid_t pid) {
-  while (::waitpid(pid, nullptr, 0) < 0 && errno == EINTR) continue;
+using Clock = std::chrono::steady_clock;
+constexpr std::chrono::seconds kDying{5};  // from SIGKILL; a process in the kernel's hands may stay
+
+// Waits for the end of a killed child; false if that does not come.
+bool reap(pid_t pid, Clock::time_point deadline) {
+  for (;;) {
+    const pid_t ended = ::waitpid(pid, nullptr, WNOHANG);
+    if (ended == pid || (ended < 0 && errno != EINTR)) return true;
+    if (ended == 0 && Clock::now() >= deadline) return false;
+    if (ended == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
 }
 
 }  // namespace
@@ -82,7 +93,7 @@ Streams Children::start(const Program& program) {
                            .environment = program.environment,
                            .out = out.write.get(),
                            .err = err.write.get(),
-                           .inherited = program.inherited.value_or(-1),
+                           .inherited = program.inherited,
                            .input = program.input});
   children_.push_back({.pid = pid});
   guardian_.watch(pid);
@@ -131,18 +142,27 @@ std::set<pid_t> Children::strangers() const {
   return found;
 }
 
-void Children::sweep() {
+std::vector<pid_t> Children::sweep() {
+  std::vector<pid_t> undead;
   for (const Child& child : children_) ::kill(-child.pid, SIGKILL);
+  Clock::time_point deadline = Clock::now() + kDying;
+  const auto bury = [&](pid_t pid) {
+    if (reap(pid, deadline)) return;
+    undead.push_back(pid);
+    before_.insert(pid);  // a later start is not to wait for it again
+  };
   for (const Child& child : children_) {
-    reap(child.pid);
+    bury(child.pid);
     guardian_.forget(child.pid);
   }
   children_.clear();
   // One that is killed may leave children of its own, which become ours.
   for (std::set<pid_t> left = strangers(); !left.empty(); left = strangers()) {
+    deadline = Clock::now() + kDying;
     for (const pid_t pid : left) ::kill(pid, SIGKILL);
-    for (const pid_t pid : left) reap(pid);
+    for (const pid_t pid : left) bury(pid);
   }
+  return undead;
 }
 
 }  // namespace sg::cli

@@ -47,8 +47,8 @@ class Children {
   struct Program {
     const std::vector<std::string>& command;  ///< found through PATH unless it has a slash
     const std::vector<std::string>& environment;
-    std::optional<int> inherited;  ///< a descriptor that the program gets under the same number
-    bool input = false;            ///< gets our standard input; else /dev/null
+    std::vector<int> inherited = {};  ///< descriptors that it gets under the same numbers
+    bool input = false;               ///< gets our standard input; else /dev/null
   };
   /// Starts one more. Throws StartError if the program cannot be executed.
   Streams start(const Program& program);
@@ -62,7 +62,9 @@ class Children {
   void signal_all(int signal);
   void kill_all();
   /// Kills and reaps every child and every process that descends from one, in whatever group.
-  void sweep();
+  /// Returns those that did not end within 5 s of SIGKILL (in a device's wait, say), which are given
+  /// up.
+  std::vector<pid_t> sweep();
 
  private:
   std::set<pid_t> strangers() const;

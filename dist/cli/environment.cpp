@@ -64,7 +64,8 @@ std::string job_token(const RunOptions& options, std::span<const std::string> in
 
 std::vector<std::string> child_environment(std::span<const std::string> inherited,
                                            const RunOptions& options, const Job& job,
-                                           int local_rank, std::optional<int> store_fd) {
+                                           int local_rank, std::optional<int> store_fd,
+                                           int failure_fd) {
   std::vector<std::pair<std::string, std::string>> set{
       {"RANK", std::to_string(options.rank(local_rank))},
       {"WORLD_SIZE", std::to_string(options.world_size())},
@@ -86,12 +87,15 @@ std::vector<std::string> child_environment(std::span<const std::string> inherite
     set.emplace_back("SHARDGRAD_LOG_DIR", std::filesystem::absolute(options.log_dir).string());
   if (store_fd) set.emplace_back("SHARDGRAD_STORE_FD", std::to_string(*store_fd));
 
+  if (failure_fd >= 0) set.emplace_back("SHARDGRAD_FAILURE_FD", std::to_string(failure_fd));
+
   std::vector<std::string> environment;
   for (const std::string& entry : inherited) {
     const bool replaced = std::any_of(set.begin(), set.end(),
                                       [&](const auto& pair) { return names(entry, pair.first); });
-    if (!replaced && !names(entry, "SHARDGRAD_PORT") && !names(entry, "SHARDGRAD_STORE_FD"))
-      environment.push_back(entry);
+    const bool of_another = names(entry, "SHARDGRAD_PORT") || names(entry, "SHARDGRAD_STORE_FD") ||
+                            names(entry, "SHARDGRAD_FAILURE_FD");
+    if (!replaced && !of_another) environment.push_back(entry);
   }
   for (const auto& [name, value] : set) environment.push_back(name + "=" + value);
   return environment;

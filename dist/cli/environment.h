@@ -38,11 +38,13 @@ std::string job_token(const RunOptions& options, std::span<const std::string> in
 ///   SHARDGRAD_RUN=1 SHARDGRAD_TOKEN SHARDGRAD_RESTART_COUNT SHARDGRAD_BACKEND
 ///   SHARDGRAD_LOG_DIR   the absolute path, with --log-dir
 ///   SHARDGRAD_STORE_FD  rank 0: the descriptor of the socket that listens at MASTER_PORT
+///   SHARDGRAD_FAILURE_FD  where a rank says whose failure its own is; see dist/cli/blame.h
 ///   OMP_NUM_THREADS     cores / processes, unless set
-/// SHARDGRAD_PORT and SHARDGRAD_STORE_FD of an outer job are taken out. CUDA_VISIBLE_DEVICES and
+/// SHARDGRAD_PORT and descriptors of an outer job are taken out. CUDA_VISIBLE_DEVICES and
 /// all others stay as they are.
 std::vector<std::string> child_environment(std::span<const std::string> inherited,
                                            const RunOptions& options, const Job& job,
-                                           int local_rank, std::optional<int> store_fd);
+                                           int local_rank, std::optional<int> store_fd,
+                                           int failure_fd = -1);
 
 }  // namespace sg::cli

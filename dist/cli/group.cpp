@@ -24,19 +24,27 @@ std::string describe(const Cause& cause, const RunOptions& options, const std::s
     return fmt::format("{} did not end within {} s of {} and was killed by signal {} ({})", who,
                        options.shutdown_timeout, signal_name(cause.unheeded), cause.end.code,
                        signal_name(cause.end.code));
+  if (cause.by_peers)
+    return fmt::format("{} made its peers fail and did not end before signal {} ({}){}{}", who,
+                       cause.end.code, signal_name(cause.end.code),
+                       last_line.empty() ? "" : "; its last line: ", last_line);
   if (cause.end.signalled)
     return fmt::format("{} was killed by signal {} ({})", who, cause.end.code,
                        signal_name(cause.end.code));
-  return fmt::format("{} exited with status {}{}{}", who, cause.end.code,
+  const std::string of_another =
+      cause.because_of ? fmt::format(" because rank {} of another node failed", *cause.because_of)
+                       : "";
+  return fmt::format("{} exited with status {}{}{}{}", who, cause.end.code, of_another,
                      last_line.empty() ? "" : "; its last line: ", last_line);
 }
 
 Outcome Group::wait() {
   while (!children_.all_ended()) serve_once();
+  if (cause_ && stop_ == 0) find_first_cause();
   Outcome outcome{.cause = cause_, .status = 0, .stopped = stop_ != 0};
   const auto& all = children_.all();
   if (cause_) {
-    outcome.status = cause_->end.status();
+    outcome.status = cause_->by_peers ? kFailedStatus : cause_->end.status();
   } else if (std::any_of(all.begin(), all.end(), [](const Child& c) { return *c.end != End{}; })) {
     outcome.status = kSignalStatus + stop_;
   }
@@ -98,6 +106,8 @@ bool Group::failed(const Child& child) const {
 }
 
 void Group::on_ends(const std::vector<int>& ended) {
+  if (phase_ == Phase::stopping || phase_ == Phase::killed)
+    told_.insert(ended.begin(), ended.end());
   if (cause_) return;
   for (const int local_rank : ended) {
     const Child& child = children_.all()[static_cast<std::size_t>(local_rank)];
@@ -110,6 +120,24 @@ void Group::on_ends(const std::vector<int>& ended) {
                    .unheeded = child.killed ? stop_ : 0};
   }
   if (cause_ && phase_ == Phase::running) enter(Phase::grace, options_.grace);
+}
+
+// Who ended first may have done so because of another, and says of whom. That one is the cause if
+// it failed as well, be it later.
+void Group::find_first_cause() {
+  const int rank = options_.rank(cause_->local_rank), first = blame_.first_cause(rank);
+  if (first == rank) return;
+  const int local_rank = first - options_.rank(0);
+  if (local_rank < 0 || local_rank >= options_.processes) {
+    cause_->because_of = first;
+    return;
+  }
+  const Child& child = children_.all()[static_cast<std::size_t>(local_rank)];
+  if (*child.end == End{}) return;
+  const bool told = told_.contains(local_rank) && child.end->signalled &&
+                    (child.end->code == SIGTERM || child.end->code == SIGKILL);
+  cause_ = Cause{
+      .local_rank = local_rank, .pid = child.pid, .end = *child.end, .by_peers = told};
 }
 
 void Group::on_deadline() {

@@ -3,9 +3,11 @@
 
 #include <chrono>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
+#include "dist/cli/blame.h"
 #include "dist/cli/children.h"
 #include "dist/cli/output.h"
 #include "dist/cli/run_options.h"
@@ -19,6 +21,8 @@ struct Cause {
   pid_t pid = -1;
   End end = {};
   int unheeded = 0;  ///< it outlived this stop signal, and the launcher killed it
+  std::optional<int> because_of = {};  ///< a rank of another node, by its own word
+  bool by_peers = false;  ///< its peers failed because of it; it did not end until it was told to
 };
 
 struct Outcome {
@@ -35,8 +39,9 @@ std::string describe(const Cause& cause, const RunOptions& options, const std::s
 /// stop signal goes on to all at once, with the same timeout; a second one is SIGKILL.
 class Group {
  public:
-  Group(const RunOptions& options, Children& children, Output& output, Signals& signals)
-      : options_(options), children_(children), output_(output), signals_(signals) {}
+  Group(const RunOptions& options, Children& children, Output& output, Signals& signals,
+        Blame& blame)
+      : options_(options), children_(children), output_(output), signals_(signals), blame_(blame) {}
 
   /// Serves output and signals until every process has ended.
   Outcome wait();
@@ -51,15 +56,18 @@ class Group {
   void on_deadline();
   void enter(Phase phase, double seconds);
   bool failed(const Child& child) const;
+  void find_first_cause();
   int poll_timeout() const;
 
   const RunOptions& options_;
   Children& children_;
   Output& output_;
   Signals& signals_;
+  Blame& blame_;
   Phase phase_ = Phase::running;
   std::optional<Clock::time_point> deadline_ = {};  ///< of this phase
   std::optional<Cause> cause_ = {};
+  std::set<int> told_ = {};  ///< local ranks that ended after they were told to
   int stop_ = 0;         ///< the stop signal that was passed on
   bool forced_ = false;  ///< a second one killed all
   Clock::time_point stopped_at_ = {};

@@ -46,6 +46,8 @@ Guardian::Guardian() {
 
 Guardian::~Guardian() {
   pipe_.reset();
+  // It ends at once, unless somebody has stopped it; and has nothing left to guard.
+  ::kill(pid_, SIGKILL);
   while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) continue;
 }
 

@@ -1,7 +1,6 @@
 // The command-line program `shardgrad`.
 #include <fcntl.h>
-#include <fmt/core.h>
-
+#include <cstdio>
 #include <exception>
 #include <string>
 #include <vector>
@@ -10,6 +9,7 @@
 #include "dist/cli/fd.h"
 #include "dist/cli/run.h"
 #include "dist/cli/run_options.h"
+#include "dist/say.h"
 
 namespace {
 
@@ -23,7 +23,7 @@ void open_standard_descriptors() {
 }
 
 int say(const std::string& name, const std::exception& error, int status) {
-  fmt::print(stderr, "{}: {}\n", name, error.what());
+  sg::say_error("{}: {}\n", name, error.what());
   return status;
 }
 
@@ -36,8 +36,11 @@ int main(int argc, char** argv) {
   try {
     const sg::cli::CommandLine line = sg::cli::parse_command_line(args);
     if (!line.text.empty()) {
-      fmt::print("{}", line.text);
-      return 0;
+      // That nobody reads it is no failure of ours, nor is it a success.
+      const bool written = std::fwrite(line.text.data(), 1, line.text.size(), stdout) ==
+                               line.text.size() &&
+                           std::fflush(stdout) == 0;
+      return written ? 0 : sg::cli::kFailedStatus;
     }
     return sg::cli::run(line.run);
   } catch (const sg::cli::UsageError& error) {

@@ -128,14 +128,16 @@ void Output::write_to(int target) {
   }
 }
 
-void Output::flush(int stop_fd) {
+void Output::flush(int stop_fd, std::chrono::milliseconds patience) {
   for (;;) {
     std::vector<pollfd> polls{{.fd = stop_fd, .events = POLLIN, .revents = 0}};
     for (int target : {0, 1})
       if (!terminals_[target].queue.empty())
         polls.push_back({.fd = terminals_[target].fd, .events = POLLOUT, .revents = 0});
     if (polls.size() == 1) return;
-    if (::poll(polls.data(), polls.size(), -1) < 0 && errno != EINTR) return;
+    const int ready_count = ::poll(polls.data(), polls.size(), static_cast<int>(patience.count()));
+    if (ready_count < 0 && errno == EINTR) continue;
+    if (ready_count <= 0) return drop_queues();
     bool wrote = false;
     for (int target : {0, 1})
       for (const pollfd& ready : polls)
@@ -143,17 +145,18 @@ void Output::flush(int stop_fd) {
           write_to(target);
           wrote = true;
         }
-    if (!wrote && polls[0].revents != 0) {
-      for (Terminal& terminal : terminals_) {
-        terminal.queue.clear();
-        terminal.written = 0;
-      }
-      return;
-    }
+    if (!wrote && polls[0].revents != 0) return drop_queues();
   }
 }
 
-void Output::finish(int stop_fd) {
+void Output::drop_queues() {
+  for (Terminal& terminal : terminals_) {
+    terminal.queue.clear();
+    terminal.written = 0;
+  }
+}
+
+void Output::finish(int stop_fd, std::chrono::milliseconds patience) {
   for (Stream& stream : streams_) {
     // A pipe holds at most this much; who still writes into it is no process of ours.
     for (int reads = 0; stream.pipe.open() && reads < 64; ++reads) {
@@ -168,7 +171,7 @@ void Output::finish(int stop_fd) {
     stream.log.reset();
     stream.shown = false;
   }
-  flush(stop_fd);
+  flush(stop_fd, patience);
 }
 
 std::string Output::last_error_line(int local_rank) const {

@@ -4,6 +4,7 @@
 
 #include <poll.h>
 
+#include <chrono>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -28,9 +29,9 @@ class Output {
   void serve(const std::vector<pollfd>& polls);
 
   /// Reads what is left in the pipes, closes them and writes all, unfinished lines too. Gives up
-  /// where the terminal is stuck and `stop_fd` (a signalfd) becomes readable. Call it when every
-  /// process has ended.
-  void finish(int stop_fd);
+  /// where the terminal is stuck for `patience`, or stuck and `stop_fd` (a signalfd) becomes
+  /// readable. Call it when every process has ended.
+  void finish(int stop_fd, std::chrono::milliseconds patience = std::chrono::seconds(60));
   /// What the process last said on standard error; empty if nothing.
   std::string last_error_line(int local_rank) const;
   /// A line of the launcher's own on standard error, after all that came before.
@@ -55,7 +56,8 @@ class Output {
 
   void read_from(Stream& stream);
   void write_to(int target);
-  void flush(int stop_fd);
+  void flush(int stop_fd, std::chrono::milliseconds patience);
+  void drop_queues();
   Fd open_log(int local_rank, const char* ending) const;
 
   RunOptions options_;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <sys/prctl.h>
 
+#include "dist/cli/blame.h"
 #include "dist/cli/children.h"
 #include "dist/cli/environment.h"
 #include "dist/cli/group.h"
@@ -17,7 +18,7 @@ namespace {
 // Opens the store's socket, starts every process and lets go of the socket: when rank 0 is gone,
 // connections are refused and do not hang.
 void start_all(const RunOptions& options, const std::vector<std::string>& inherited, int restarts,
-               Children& children, Output& output) {
+               Children& children, Output& output, Blame& blame) {
   Listener listener;
   if (options.node_rank == 0)
     listener = listen_at(options.master_addr, options.master_port, options.nodes > 1);
@@ -31,10 +32,13 @@ void start_all(const RunOptions& options, const std::vector<std::string>& inheri
         first ? std::optional<int>(listener.socket.get()) : std::nullopt;
     // A process in a group of its own would be stopped at its first read from a terminal.
     const bool input = first && ::isatty(STDIN_FILENO) == 0;
-    const auto environment = child_environment(inherited, options, job, local_rank, store);
+    const auto environment =
+        child_environment(inherited, options, job, local_rank, store, blame.write_fd());
+    std::vector<int> descriptors{blame.write_fd()};
+    if (store) descriptors.push_back(*store);
     Streams streams = children.start({.command = options.command,
                                       .environment = environment,
-                                      .inherited = store,
+                                      .inherited = descriptors,
                                       .input = input});
     output.add(local_rank, std::move(streams.out), std::move(streams.err));
   }
@@ -50,9 +54,14 @@ int run(const RunOptions& options) {
   Output output(options);
   for (int restarts = 0;; ++restarts) {
     Children children(guardian);
-    start_all(options, inherited, restarts, children, output);
-    Outcome outcome = Group(options, children, output, signals).wait();
-    children.sweep();
+    Blame blame;
+    start_all(options, inherited, restarts, children, output, blame);
+    blame.all_started();
+    Outcome outcome = Group(options, children, output, signals, blame).wait();
+    for (const pid_t pid : children.sweep())
+      output.say(fmt::format("shardgrad run: process {} did not end within 5 s of SIGKILL and is "
+                             "left behind (`cat /proc/{}/stack` may say in what)",
+                             pid, pid));
     output.finish(signals.stop_fd());
     if (!outcome.cause) return outcome.status;
 
@@ -60,7 +69,8 @@ int run(const RunOptions& options) {
         describe(*outcome.cause, options, output.last_error_line(outcome.cause->local_rank));
     const bool stopped = outcome.stopped || signals.take_stop();
     if (stopped || restarts == options.max_restarts) {
-      fmt::print(stderr, "shardgrad run: {}\n", cause);
+      output.say("shardgrad run: " + cause);
+      output.finish(signals.stop_fd());
       return outcome.status;
     }
     output.say(fmt::format("shardgrad run: {}; starting all again (restart {} of {})", cause,

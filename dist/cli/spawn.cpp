@@ -33,7 +33,7 @@ std::vector<char*> pointers(const std::vector<std::string>& words) {
   if (!what.input) ::dup2(null, STDIN_FILENO);
   ::dup2(what.out, STDOUT_FILENO);
   ::dup2(what.err, STDERR_FILENO);
-  if (what.inherited >= 0) ::fcntl(what.inherited, F_SETFD, 0);
+  for (const int fd : what.inherited) ::fcntl(fd, F_SETFD, 0);
   ::execvpe(argv[0], argv, envp);
   const int error = errno;
   if (::write(report, &error, sizeof error) < 0) ::_exit(kFailedStatus);

@@ -11,9 +11,9 @@ namespace sg::cli {
 struct Spawn {
   const std::vector<std::string>& command;
   const std::vector<std::string>& environment;
-  int out, err;        ///< become standard output and error
-  int inherited = -1;  ///< stays open in the program; every other descriptor of ours is closed
-  bool input = false;  ///< standard input is ours; else /dev/null
+  int out, err;                       ///< become standard output and error
+  const std::vector<int>& inherited;  ///< stay open in the program; all others of ours are closed
+  bool input = false;                 ///< standard input is ours; else /dev/null
 };
 
 /// Starts a program in a process group of its own, with no signal blocked or ignored that matters
