@@ -114,29 +114,29 @@ TEST(JobStarts, TwoHosts) {
   if (std::system("unshare --net true 2>/dev/null") != 0)
     GTEST_SKIP() << "this user may make no network namespaces";
   // Both are unnamed: they end with the script, whatever becomes of it.
-  const std::string program = binary("cifar") + " --data " + small_data() +
-                              " --no-eval --threads 1 --plan all --steps 2 --batch-size 32";
   const fs::path metrics = scratch("hosts.jsonl");
+  const std::string program =
+      cifar("--plan all --steps 2 --batch-size 32 --metrics " + metrics.string());
   const std::string text = fmt::format(
       "set -e\n"
       "unshare --net sleep 100 & a=$!\n"
       "unshare --net sleep 100 & b=$!\n"
       "trap 'kill $a $b' EXIT\n"
-      "in() {{ pid=$1; shift; nsenter --net=/proc/$pid/ns/net \"$@\"; }}\n"
+      "on() {{ pid=$1; shift; nsenter --net=/proc/$pid/ns/net \"$@\"; }}\n"
       "while [ \"$(readlink /proc/$a/ns/net)\" = \"$(readlink /proc/$$/ns/net)\" ] || "
       "[ \"$(readlink /proc/$b/ns/net)\" = \"$(readlink /proc/$$/ns/net)\" ]; do sleep 0.05; done\n"
-      "in $a ip link add sg0 type veth peer name sg1\n"
-      "in $a ip link set sg1 netns $b\n"
-      "in $a ip addr add 10.91.0.1/24 dev sg0\n"
-      "in $b ip addr add 10.91.0.2/24 dev sg1\n"
-      "in $a ip link set sg0 up; in $a ip link set lo up\n"
-      "in $b ip link set sg1 up; in $b ip link set lo up\n"
-      "export SHARDGRAD_TOKEN=two-hosts\n"
+      "on $a ip link add sg0 type veth peer name sg1\n"
+      "on $a ip link set sg1 netns $b\n"
+      "on $a ip addr add 10.91.0.1/24 dev sg0\n"
+      "on $b ip addr add 10.91.0.2/24 dev sg1\n"
+      "on $a ip link set sg0 up; on $a ip link set lo up\n"
+      "on $b ip link set sg1 up; on $b ip link set lo up\n"
+      "export SHARDGRAD_TOKEN=two-hosts SHARDGRAD_DEADLINE=30\n"
       "run='{0} run --nnodes 2 --nproc-per-node 2 --master-addr 10.91.0.1 --master-port 29500'\n"
-      "in $b $run --node-rank 1 {1} & second=$!\n"
-      "in $a $run --node-rank 0 {1} --metrics {2}\n"
+      "on $b $run --node-rank 1 {1} & second=$!\n"
+      "on $a $run --node-rank 0 {1}\n"
       "wait $second\n",
-      binary("shardgrad"), program, metrics.string());
+      binary("shardgrad"), program);
   const fs::path script = scratch("hosts.sh");
   std::ofstream(script) << text;
   const Outcome outcome = shell("sh " + script.string());
