@@ -134,8 +134,8 @@ void TokenFile::write(const Content& content) {
 TokenFile::Content TokenFile::read(milliseconds deadline) const {
   const Clock::time_point start = Clock::now();
   for (;;) {
-    const store::Socket file(::open(path_.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
-    if (file) {
+    // Closed before it waits: the lock of this look would hold up the next writer.
+    if (const store::Socket file(::open(path_.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC)); file) {
       check_private(file.fd(), path_);
       const bool dead = lock(file.fd(), LOCK_SH);  // until it is closed
       char text[256];

@@ -74,6 +74,32 @@ TEST(Environment, Mpirun) {
   EXPECT_LT(e->port, 30'000);
 }
 
+TEST(Environment, WithoutIdAndPortAJobIsRefused) {
+  const Variables mpi = {{"OMPI_COMM_WORLD_RANK", "1"}, {"OMPI_COMM_WORLD_SIZE", "3"}};
+  EXPECT_HAS(error_of([&] { read(mpi); }),
+             "[launch] mpirun gives the job neither an id nor a port, so that two jobs of this host "
+             "could not be told apart; set MASTER_PORT");
+  EXPECT_EQ(read(with(mpi, {{"SHARDGRAD_PORT", "4000"}}))->port, 4000);
+  EXPECT_TRUE(read({{"OMPI_COMM_WORLD_RANK", "0"}, {"OMPI_COMM_WORLD_SIZE", "1"}}));
+}
+
+TEST(Environment, TheAddressForPeersIsNoLoopbackOnSeveralHosts) {
+  const Variables two = with(kRun, {{"LOCAL_WORLD_SIZE", "2"}, {"SHARDGRAD_TOKEN", "t"}});
+  const auto at = [&](const Variables& more, const std::string& way) {
+    return address_for_peers(*read(with(two, more)), way);
+  };
+  EXPECT_EQ(at({{"MASTER_ADDR", "node0"}}, "10.0.0.7"), "10.0.0.7");
+  for (const char* way : {"127.0.0.1", "127.0.1.1", "::1"})
+    EXPECT_HAS(error_of([&] { at({{"MASTER_ADDR", "node0"}}, way); }),
+               fmt::format("[launch] rank 2: the job spans several hosts, and on this one 'node0' "
+                           "means {}, which others cannot reach",
+                           way));
+  EXPECT_EQ(at({{"MASTER_ADDR", "node0"}, {"SHARDGRAD_ADDRESS", "10.0.0.9"}}, "127.0.1.1"),
+            "10.0.0.9");
+  EXPECT_EQ(at({}, "127.0.0.1"), "127.0.0.1") << "several nodes tried out on one machine";
+  EXPECT_EQ(address_for_peers(*read(kRun), "127.0.0.1"), "127.0.0.1");
+}
+
 TEST(Environment, Srun) {
   const Variables slurm = {{"SLURM_PROCID", "5"},
                            {"SLURM_STEP_NUM_TASKS", "8"},

@@ -6,7 +6,11 @@
 
 #if SG_GLOO
 
+#include <netinet/in.h>
+
 #include <array>
+#include <cstddef>
+#include <cstring>
 #include <memory>
 
 #include "dist/arrows.h"
@@ -274,7 +278,84 @@ TEST_P(Gloo, ALostRankIsNamedWithTheCollective) {
             2.5);
   for (const int r : {0, 1})
     EXPECT_HAS(errors[static_cast<std::size_t>(r)],
-               "rank 2 lost in reduce_scatter of unit 1 (5000 x f32, collective 1)");
+               fmt::format("[reduce_scatter] rank 2 lost in reduce_scatter of unit 1 (5000 x f32, "
+                           "collective 1), where rank {} is; rank 2 last entered all_gather of unit "
+                           "0 (5000 x f32, collective 0): ",
+                           r));
+}
+
+TEST_P(Gloo, AFailingRankEndsItsOwnCollectives) {
+  // Rank 0 waits for rank 1, on its comm thread if it has one, and fails beside that.
+  const auto errors = on_gloo(
+      2,
+      [](Member& m) {
+        if (m.comm->rank() == 1) {
+          while (!m.store.failure()) sleep_ms(1);
+          return;
+        }
+        const Tensor shard = Tensor::zeros({5000}), full = Tensor::zeros({10'000});
+        const auto ready = start_all_gather(*m.comm, 0, shard, full);
+        sleep_ms(30);
+        m.comm->poison("the disk is full");
+        EXPECT_LT(seconds_of([&] { m.comm->stop(); }), 5);
+        ready.get();
+      },
+      GetParam());
+  EXPECT_EQ(errors[0],
+            "[all_gather] rank 0 stopped in all_gather of unit 0 (5000 x f32, collective 0) because "
+            "it failed itself: the disk is full");
+}
+
+TEST_P(Gloo, AReaderThatLeftIsNotWaitedFor) {
+  const auto errors = on_gloo(
+      2,
+      [](Member& m) {
+        if (m.comm->rank() == 1) return;  // it leaves
+        const Tensor data = Tensor::zeros({300'000});
+        const Posting posting{.op = "all_gather",
+                              .count = 300'000,
+                              .data = static_cast<const char*>(data.raw_data()),
+                              .bytes = 1'200'000};
+        m.transport->post(posting);
+        m.transport->wait_released(0);
+      },
+      GetParam(), milliseconds(4'000));
+  EXPECT_HAS(errors[0],
+             "[all_gather] rank 0 waits for rank 1 in collective 0, but rank 1 has ended");
+}
+
+TEST(GlooConnect, ARankThatDiesMeanwhileIsNamedAtOnce) {
+  StoreServer server({"secret", 0, 3, "job", "same"}, {.say = [](const std::string&) {}});
+  const auto join = [&](int rank) {
+    return std::make_unique<StoreClient>("127.0.0.1", server.port(),
+                                         JobIdentity{"secret", rank, 3, "job", "same"},
+                                         milliseconds(20'000));
+  };
+  std::string errors[2];
+  std::vector<std::thread> threads;
+  for (int r : {0, 1})
+    threads.emplace_back([&, r] {
+      const auto store = join(r);
+      errors[r] = error_of(
+          [&] { GlooTransport(*store, "127.0.0.1", r, 3, milliseconds(20'000)); });
+    });
+  const double seconds = seconds_of([&] {
+    {
+      auto store = join(2);
+      store->wait_all_joined(milliseconds(20'000));
+      const std::vector<char> form = store->get("gloo/0", milliseconds(20'000));
+      // Addresses to which both wait for a connection, as the greater one connects: Gloo's is a
+      // sockaddr and a number. None comes.
+      std::vector<char> mine = form;
+      for (const std::size_t at : {std::size_t{0}, form.size() / 2})
+        std::memset(mine.data() + at + offsetof(sockaddr_in, sin_port), 0xff, 2);
+      store->set("gloo/2", mine);
+      sleep_ms(200);
+    }
+    for (std::thread& thread : threads) thread.join();
+  });
+  EXPECT_LT(seconds, 5);
+  for (const std::string& error : errors) EXPECT_HAS(error, "[connect] rank 2 lost: ");
 }
 
 TEST_P(Gloo, ARankThatLeftIsNotWaitedFor) {

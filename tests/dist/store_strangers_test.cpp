@@ -1,6 +1,7 @@
 // What strangers and broken ranks do to the store, over real sockets: it drops them, says so, and
 // goes on working for the others.
 #if SG_GLOO
+#include <fcntl.h>
 #include <netinet/in.h>
 
 #include "tests/dist/store_support.h"
@@ -125,6 +126,43 @@ TEST(StoreStrangers, CannotTakeAllPlaces) {
   EXPECT_TRUE(idle.front()->ended()) << "the oldest goes first";
 }
 
+TEST(StoreStrangers, AFloodOfOneHostLeavesTheOthersTheirPlaces) {
+  const TestStore store(1);
+  Socket socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(0x7f000003);  // 127.0.0.3
+  ASSERT_EQ(bind(socket.fd(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.sin_port = htons(static_cast<std::uint16_t>(store.port()));
+  ASSERT_EQ(connect(socket.fd(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+  ASSERT_EQ(fcntl(socket.fd(), F_SETFL, O_NONBLOCK), 0);
+  Raw slow(std::move(socket));
+  const std::string hello = slow.hello();
+  std::vector<std::unique_ptr<Raw>> idle;
+  for (int i = 0; i < 150; ++i) idle.push_back(std::make_unique<Raw>(store.port()));
+  idle.back()->greeting();  // all have been accepted
+  EXPECT_FALSE(slow.ended()) << "the oldest, but of another host";
+  EXPECT_TRUE(slow.send(hello));
+  Verdict verdict;
+  ASSERT_EQ(parse(slow.take(kVerdictBytes), verdict), Parse::ok);
+  EXPECT_EQ(verdict.status, Status::welcome);
+}
+
+TEST(StoreStrangers, NoiseDoesNotHideAWrongToken) {
+  const TestStore store(1);
+  for (int i = 0; i < 40; ++i) {
+    Raw raw(store.port());
+    raw.send("GET / HTTP/1.1\r\n\r\n");
+    raw.take_all();
+  }
+  EXPECT_TRUE(says(store, "(further ones are not told)"));
+  JobIdentity wrong = identity(0, 1);
+  wrong.token = "another";
+  EXPECT_NE(error_of([&] { store.client(wrong); }), "no error");
+  EXPECT_TRUE(says(store, "its job token is not that of the job"));
+}
+
 TEST(StoreRanks, ABrokenOneIsLostWithTheReason) {
   StoreServer::Options options;
   options.handshake_deadline = milliseconds(300);
@@ -148,7 +186,7 @@ TEST(StoreRanks, ABrokenOneIsLostWithTheReason) {
     sleep_ms(1);
     EXPECT_TRUE(broken.send(sent));
     EXPECT_EQ(failure_of(*rank), "rank 1 lost: " + reason);
-    broken.take_all();
+    EXPECT_HAS(broken.take_all(), "rank 1 lost: " + reason);  // it is told as well
   }
 }
 

@@ -80,6 +80,7 @@ class Raw {
     socket_ = connect_to("127.0.0.1", port, Deadline(kSoon), why);
     EXPECT_TRUE(socket_) << why;
   }
+  explicit Raw(Socket socket) : socket_(std::move(socket)) {}
   int fd() const { return socket_.fd(); }
   /// False if the other end takes no more.
   bool send(const std::string& bytes) {

@@ -1,0 +1,257 @@
+// Job over real processes without a launcher: this test starts itself as ranks. How they find each
+// other by a file, and how they end.
+#include "tests/dist/support.h"
+
+#if SG_GLOO
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <sstream>
+
+#include "dist/arrows.h"
+#include "dist/job.h"
+#include "dist/processes/store_socket.h"
+#include "dist/processes/token_file.h"
+
+namespace sg::dist {
+namespace {
+
+namespace fs = std::filesystem;
+using Variables = std::map<std::string, std::string>;
+
+void exchange_once(Rank&) {
+  const std::uint64_t mine[] = {7};
+  exchange(current_comm(), "control", mine);
+}
+
+// What a process does that a test below starts.
+TEST(GlooMember, DISABLED_Runs) {
+  const char* const text = std::getenv("SG_MEMBER");
+  const std::string what = text != nullptr ? text : "";
+  const char* const fd = std::getenv("SHARDGRAD_STORE_FD");
+  const int store = fd != nullptr ? std::stoi(fd) : -1;
+  Job job(1, {.threads = 1});
+  EXPECT_EQ(std::getenv("SHARDGRAD_STORE_FD"), nullptr);
+  if (store >= 0) {
+    EXPECT_EQ(::fcntl(store, F_GETFD), -1) << "nobody needs it in a job of one";
+  }
+  job.run(exchange_once);
+  if (what == "throws") fail("after the run");
+  if (what == "twice") job.run(exchange_once);
+}
+
+class Member {
+ public:
+  Member(const fs::path& folder, const Variables& variables) : log_(folder.string() + ".log") {
+    log_ += std::to_string(counter()++);
+    std::vector<std::string> words{"dist_test", "--gtest_filter=GlooMember.DISABLED_Runs",
+                                   "--gtest_also_run_disabled_tests"};
+    Variables all = variables;
+    all["XDG_RUNTIME_DIR"] = folder.string();
+    std::vector<std::string> environment;
+    for (char** entry = environ; *entry != nullptr; ++entry) {
+      const std::string name = std::string(*entry).substr(0, std::string(*entry).find('='));
+      if (!all.contains(name) && !name.starts_with("SHARDGRAD_")) environment.push_back(*entry);
+    }
+    for (const auto& [name, value] : all) environment.push_back(name + "=" + value);
+    std::vector<char*> argv, envp;
+    for (std::string& word : words) argv.push_back(word.data());
+    for (std::string& entry : environment) envp.push_back(entry.data());
+    argv.push_back(nullptr);
+    envp.push_back(nullptr);
+    pid_ = ::fork();
+    if (pid_ == 0) {
+      const int out = ::open(log_.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+      ::dup2(out, 1);
+      ::dup2(out, 2);
+      ::execve("/proc/self/exe", argv.data(), envp.data());
+      ::_exit(99);
+    }
+  }
+  ~Member() {
+    if (!ended_) {
+      ::kill(pid_, SIGKILL);
+      ::waitpid(pid_, nullptr, 0);
+    }
+    fs::remove(log_);
+  }
+  Member(const Member&) = delete;
+  void signal(int number) const { ::kill(pid_, number); }
+  /// The exit status, 128 + a signal, or -1 after 30 s.
+  int wait() {
+    for (int i = 0; i < 3000 && !ended_; ++i) {
+      int raw = 0;
+      if (::waitpid(pid_, &raw, WNOHANG) == pid_) {
+        ended_ = true;
+        status_ = WIFEXITED(raw) ? WEXITSTATUS(raw) : 128 + WTERMSIG(raw);
+      } else {
+        sleep_ms(10);
+      }
+    }
+    return status_;
+  }
+  std::string said() const {
+    std::ostringstream text;
+    text << std::ifstream(log_).rdbuf();
+    return text.str();
+  }
+
+ private:
+  static int& counter() {
+    static int count = 0;
+    return count;
+  }
+  std::string log_;
+  pid_t pid_ = -1;
+  bool ended_ = false;
+  int status_ = -1;
+};
+
+class GlooProcesses : public testing::Test {
+ protected:
+  GlooProcesses() {
+    std::string name = (fs::temp_directory_path() / "sg_token_XXXXXX").string();
+    if (mkdtemp(name.data()) == nullptr) throw std::runtime_error("cannot make " + name);
+    folder = name;
+    store::Socket free = store::listen_on("127.0.0.1", 0);
+    port = store::own_port(free.fd());
+    const char* before = std::getenv("XDG_RUNTIME_DIR");
+    before_ = before != nullptr ? before : "";
+    ::setenv("XDG_RUNTIME_DIR", folder.c_str(), 1);  // for the TokenFiles of this process
+  }
+  ~GlooProcesses() override {
+    if (before_.empty())
+      ::unsetenv("XDG_RUNTIME_DIR");
+    else
+      ::setenv("XDG_RUNTIME_DIR", before_.c_str(), 1);
+    fs::remove_all(folder);
+  }
+  Variables rank(int r, const Variables& more = {}) const {
+    Variables all{{"RANK", std::to_string(r)},
+                  {"WORLD_SIZE", "2"},
+                  {"SHARDGRAD_PORT", std::to_string(port)},
+                  {"SHARDGRAD_DEADLINE", "25"}};
+    for (const auto& [name, value] : more) all[name] = value;
+    return all;
+  }
+  bool no_file() const { return fs::is_empty(folder); }
+  bool file_comes() const {
+    for (int i = 0; i < 2000 && no_file(); ++i) sleep_ms(5);
+    return !no_file();
+  }
+
+  fs::path folder;
+  int port;
+
+ private:
+  std::string before_;
+};
+
+TEST_F(GlooProcesses, AFileIsReadAgainUntilTheJobIsFound) {
+  // It names a port where nobody listens, until its job ends and the right one comes.
+  auto stale = std::make_unique<TokenFile>("", port);
+  stale->write({1, "stale"});
+  Member one(folder, rank(1));
+  sleep_ms(4000);
+  stale.reset();
+  Member zero(folder, rank(0));
+  const double seconds = seconds_of([&] {
+    EXPECT_EQ(zero.wait(), 0) << zero.said();
+    EXPECT_EQ(one.wait(), 0) << one.said();
+  });
+  EXPECT_LT(seconds, 15) << "long before the deadline";
+  EXPECT_TRUE(no_file());
+}
+
+TEST_F(GlooProcesses, AStopSignalInTheJoinRemovesTheFile) {
+  for (const int signal : {SIGTERM, SIGINT}) {
+    Member zero(folder, rank(0));
+    ASSERT_TRUE(file_comes());
+    sleep_ms(200);
+    zero.signal(signal);
+    EXPECT_EQ(zero.wait(), 128 + signal) << zero.said();
+    EXPECT_TRUE(no_file());
+  }
+}
+
+TEST_F(GlooProcesses, TheFileOfAKilledJobIsNobodys) {
+  {
+    Member dead(folder, rank(0));
+    ASSERT_TRUE(file_comes());
+    sleep_ms(200);
+    dead.signal(SIGKILL);
+    EXPECT_EQ(dead.wait(), 128 + SIGKILL);
+  }
+  EXPECT_FALSE(no_file());
+  EXPECT_HAS(error_of([&] { TokenFile("", port).read(milliseconds(200)); }),
+             "rank 0 did not write the job's token to ");
+  EXPECT_TRUE(no_file()) << "who finds it removes it";
+}
+
+TEST_F(GlooProcesses, AJobStartsBesideTheFileOfAKilledOne) {
+  {
+    Member dead(folder, rank(0));
+    ASSERT_TRUE(file_comes());
+    dead.signal(SIGKILL);
+    dead.wait();
+  }
+  Member one(folder, rank(1)), zero(folder, rank(0));
+  EXPECT_EQ(zero.wait(), 0) << zero.said();
+  EXPECT_EQ(one.wait(), 0) << one.said();
+  EXPECT_TRUE(no_file());
+}
+
+TEST_F(GlooProcesses, JobsOfOnePortDoNotTouchEachOthersFiles) {
+  auto first = std::make_unique<TokenFile>("one", port), second = std::make_unique<TokenFile>("two", port);
+  EXPECT_NE(first->path(), second->path());
+  first->write({1, "a"});
+  {
+    TokenFile reader("one", port);
+    EXPECT_EQ(reader.read(milliseconds(100)).token, "a");
+  }
+  EXPECT_EQ(TokenFile("one", port).read(milliseconds(100)).port, 1) << "a reader removed it";
+  {
+    TokenFile same("one", port);
+    EXPECT_HAS(error_of([&] { same.write({2, "b"}); }), "is held by another job that starts with");
+  }
+  EXPECT_EQ(TokenFile("one", port).read(milliseconds(100)).token, "a") << "not its own";
+  first.reset();
+  EXPECT_TRUE(no_file());
+}
+
+TEST_F(GlooProcesses, TheMissingRankIsNamedAtTheDeadline) {
+  Member zero(folder, rank(0, {{"WORLD_SIZE", "3"}, {"SHARDGRAD_DEADLINE", "1.5"}}));
+  Member two(folder, rank(2, {{"WORLD_SIZE", "3"}, {"SHARDGRAD_DEADLINE", "1.5"}}));
+  EXPECT_EQ(zero.wait(), 1);
+  EXPECT_EQ(two.wait(), 1);
+  for (const Member* member : {&zero, &two})
+    EXPECT_HAS(member->said(), "rank 1 of 3 did not join within 1.5 s");
+  EXPECT_TRUE(no_file());
+}
+
+TEST_F(GlooProcesses, AnExceptionBesideARunIsNoCleanEnd) {
+  Member zero(folder, rank(0, {{"SG_MEMBER", "twice"}}));
+  Member one(folder, rank(1, {{"SG_MEMBER", "throws"}}));
+  EXPECT_EQ(zero.wait(), 1);
+  EXPECT_EQ(one.wait(), 1);
+  EXPECT_HAS(zero.said(), "because another rank failed: rank 1: an exception ended the program");
+}
+
+TEST_F(GlooProcesses, TheStoresSocketIsClosedInAJobOfOne) {
+  const store::Socket listening = store::listen_on("127.0.0.1", 0);
+  ::fcntl(listening.fd(), F_SETFD, 0);
+  Member alone(folder, rank(0, {{"WORLD_SIZE", "1"},
+                                {"SHARDGRAD_STORE_FD", std::to_string(listening.fd())}}));
+  EXPECT_EQ(alone.wait(), 0) << alone.said();
+}
+
+}  // namespace
+}  // namespace sg::dist
+#endif  // SG_GLOO
