@@ -1,6 +1,7 @@
 // Where the processes' output goes.
 #include <regex>
 
+#include "dist/cli/output.h"
 #include "tests/cli/support.h"
 
 namespace sg::cli {
@@ -90,6 +91,25 @@ TEST(Output, AStuckReaderDoesNotStopSignals) {
   std::this_thread::sleep_for(std::chrono::milliseconds(300));  // nobody reads: all is full
   launch.signal(SIGTERM);
   EXPECT_EQ(launch.wait(), 128 + SIGTERM) << launch.err();
+}
+
+TEST(Output, AStuckTerminalIsGivenUp) {
+  // In a process of its own: standard output becomes a pipe that nobody reads.
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    Pipe full = make_pipe(), never = make_pipe();
+    ::fcntl(full.write.get(), F_SETFL, O_NONBLOCK);
+    while (::write(full.write.get(), "x", 1) == 1) continue;
+    ::dup2(full.write.get(), 2);
+    ::fcntl(2, F_SETFL, 0);
+    Output output(RunOptions{});
+    output.say("the cause");
+    output.finish(never.read.get(), std::chrono::milliseconds(200));
+    ::_exit(5);
+  }
+  int raw = 0;
+  ASSERT_TRUE(eventually([&] { return ::waitpid(pid, &raw, WNOHANG) == pid; }));
+  EXPECT_TRUE(WIFEXITED(raw) && WEXITSTATUS(raw) == 5);
 }
 
 }  // namespace

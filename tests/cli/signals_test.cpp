@@ -106,5 +106,26 @@ TEST(LauncherKilled, NoProcessStays) {
   EXPECT_EQ(launch.wait(), 1000 + SIGKILL);  // and its pipes are closed: nobody holds them
 }
 
+TEST(Guardian, AStoppedOneHoldsUpNobody) {
+  Launch launch(shell({}, "echo ready; sleep 1"));
+  ASSERT_TRUE(launch.says("ready"));
+  const auto guardian_of = [](pid_t parent) {
+    for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+      // "pid (name) state parent ..."
+      const std::string stat = read_file(entry.path() / "stat"), name = "(shardgrad-guard)";
+      const std::size_t at = stat.find(name);
+      if (at == std::string::npos || stat.size() < at + name.size() + 4) continue;
+      if (std::atoi(stat.c_str() + at + name.size() + 3) == parent)
+        return std::stoi(entry.path().filename().string());
+    }
+    return -1;
+  };
+  pid_t guardian = -1;  // it names itself in its own time
+  ASSERT_TRUE(eventually([&] { return (guardian = guardian_of(launch.pid())) > 0; }, 5));
+  ASSERT_EQ(::kill(guardian, SIGSTOP), 0);
+  EXPECT_EQ(launch.wait(), 0);
+  EXPECT_FALSE(alive(guardian));
+}
+
 }  // namespace
 }  // namespace sg::cli
