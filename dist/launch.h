@@ -39,7 +39,8 @@ Executor default_executor(int ranks, int threads);
 std::string dump_history(const Comm& comm);
 
 /// Asks the training loops of this process to finish their step and end. Set by SIGINT and SIGTERM
-/// after install_stop_signals(); a second signal ends the process at once.
+/// after install_stop_signals(); a second signal, a tenth of a second later or more, ends the
+/// process at once.
 void install_stop_signals();
 bool stop_signalled();
 

@@ -153,10 +153,8 @@ TEST(JobStarts, TwoHosts) {
 TEST(JobData, ARankThatRunsOutOfItIsNamed) {
   const Outcome outcome = shell(launch(kOwn, 3) + binary("uneven_data"));
   EXPECT_EQ(outcome.status, 1) << outcome.err;
-  for (const int rank : {0, 2})
-    EXPECT_NE(outcome.err.find(fmt::format("rank {} waits for rank 1 in collective", rank)),
-              std::string::npos)
-        << outcome.err;
+  // Whoever notices first is the cause for the other.
+  EXPECT_NE(outcome.err.find(" waits for rank 1 in collective "), std::string::npos) << outcome.err;
   EXPECT_NE(outcome.err.find("but rank 1 has ended; every rank must run the same steps"),
             std::string::npos)
       << outcome.err;
