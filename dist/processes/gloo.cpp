@@ -8,6 +8,7 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -286,16 +287,21 @@ class GlooTransport::Impl {
     if (!failure) return;
     if (failure->rank == rank_)
       fail("[{}] rank {} stopped{} because the store gave it up: {}", op, rank_, in, failure->text);
+    if (mine != nullptr) {
+      look_around(*mine);
+      // It may have failed because it found what this rank is about to find: both say both.
+      if (const auto theirs = entered(mine->sequence, failure->rank))
+        check_same(*mine, rank_, *theirs, failure->rank);
+    }
     const std::string lost = fmt::format("rank {} lost", failure->rank);
     if (!failure->text.starts_with(lost))
       fail("[rank {}] stopped{} because another rank failed: rank {}: {}", rank_, in, failure->rank,
            failure->text);
     // The place is where this rank misses it; what it did itself is known by its last header.
-    if (mine != nullptr) look_around(*mine);
-    const std::string where =
-        mine == nullptr ? ""
-                        : fmt::format("{}, where rank {} is; rank {} last entered {}", in, rank_,
-                                      failure->rank, last_entered(failure->rank));
+    const std::string where = mine == nullptr
+                                  ? ""
+                                  : fmt::format("{}, where rank {} is; rank {} last entered {}", in,
+                                                rank_, failure->rank, last_entered(failure->rank));
     fail("[{}] {}{}{}", op, lost, where, failure->text.substr(lost.size()));
   }
 
@@ -310,6 +316,14 @@ class GlooTransport::Impl {
           "run the same steps",
           mine.op, rank_, r, mine.sequence, r);
     }
+  }
+
+  // What `peer` posted as that collective, if its header has come and was looked at.
+  std::optional<Posting> entered(std::uint64_t sequence, int peer) {
+    const std::lock_guard lock(mutex_);
+    const auto it = collectives_.find(sequence);
+    if (it == collectives_.end() || !it->second->checked[Index(peer)]) return {};
+    return posting_of(it->second->received[Index(peer)]);
   }
 
   std::string last_entered(int peer) {
