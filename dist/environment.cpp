@@ -142,11 +142,12 @@ std::string address_for_peers(const ProcessEnvironment& e, const std::string& wa
   // A numeric loopback address of the store leads each host to itself: all processes are on one.
   const bool one_host =
       e.address.starts_with("127.") || e.address == "::1" || e.address == "localhost";
-  SG_CHECK(!e.several_hosts() || !loopback || one_host,
-           "[launch] rank {}: the job spans several hosts, and on this one '{}' means {}, which "
-           "others cannot reach (often a line of /etc/hosts); set MASTER_ADDR to the network address "
-           "of rank 0's host, or SHARDGRAD_ADDRESS to that of this process's own host",
-           e.rank, e.address, way);
+  SG_CHECK(
+      !e.several_hosts() || !loopback || one_host,
+      "[launch] rank {}: the job spans several hosts, and on this one '{}' means {}, which "
+      "others cannot reach (often a line of /etc/hosts); set MASTER_ADDR to the network address "
+      "of rank 0's host, or SHARDGRAD_ADDRESS to that of this process's own host",
+      e.rank, e.address, way);
   return way;
 }
 

@@ -30,13 +30,13 @@ using GetVariable = std::function<const char*(const char*)>;
 
 /// Nothing if no launcher started this process (or SHARDGRAD_BACKEND is `threads`). Errors: a
 /// variable that is missing beside the others, no number or out of range; several hosts without
-/// SHARDGRAD_TOKEN; no port, and no id of the job to derive one from; a backend that this build does
-/// not have.
+/// SHARDGRAD_TOKEN; no port, and no id of the job to derive one from; a backend that this build
+/// does not have.
 std::optional<ProcessEnvironment> process_environment();
 std::optional<ProcessEnvironment> process_environment(const GetVariable& variable);
 
-/// The address by which the others are to reach this process: SHARDGRAD_ADDRESS, else `way`, its own
-/// on the way to the store. Error: other hosts cannot reach that one.
+/// The address by which the others are to reach this process: SHARDGRAD_ADDRESS, else `way`, its
+/// own on the way to the store. Error: other hosts cannot reach that one.
 std::string address_for_peers(const ProcessEnvironment& environment, const std::string& way);
 
 /// The first host of Slurm's compressed list: "node[07-12,20],login1" is node07.

@@ -62,8 +62,8 @@ class Children {
   void signal_all(int signal);
   void kill_all();
   /// Kills and reaps every child and every process that descends from one, in whatever group.
-  /// Returns those that did not end within 5 s of SIGKILL (in a device's wait, say), which are given
-  /// up.
+  /// Returns those that did not end within 5 s of SIGKILL (in a device's wait, say), which are
+  /// given up.
   std::vector<pid_t> sweep();
 
  private:

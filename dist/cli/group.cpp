@@ -136,8 +136,7 @@ void Group::find_first_cause() {
   if (*child.end == End{}) return;
   const bool told = told_.contains(local_rank) && child.end->signalled &&
                     (child.end->code == SIGTERM || child.end->code == SIGKILL);
-  cause_ = Cause{
-      .local_rank = local_rank, .pid = child.pid, .end = *child.end, .by_peers = told};
+  cause_ = Cause{.local_rank = local_rank, .pid = child.pid, .end = *child.end, .by_peers = told};
 }
 
 void Group::on_deadline() {

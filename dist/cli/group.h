@@ -20,7 +20,7 @@ struct Cause {
   int local_rank = 0;
   pid_t pid = -1;
   End end = {};
-  int unheeded = 0;  ///< it outlived this stop signal, and the launcher killed it
+  int unheeded = 0;                    ///< it outlived this stop signal, and the launcher killed it
   std::optional<int> because_of = {};  ///< a rank of another node, by its own word
   bool by_peers = false;  ///< its peers failed because of it; it did not end until it was told to
 };
@@ -68,8 +68,8 @@ class Group {
   std::optional<Clock::time_point> deadline_ = {};  ///< of this phase
   std::optional<Cause> cause_ = {};
   std::set<int> told_ = {};  ///< local ranks that ended after they were told to
-  int stop_ = 0;         ///< the stop signal that was passed on
-  bool forced_ = false;  ///< a second one killed all
+  int stop_ = 0;             ///< the stop signal that was passed on
+  bool forced_ = false;      ///< a second one killed all
   Clock::time_point stopped_at_ = {};
 };
 

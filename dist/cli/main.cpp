@@ -37,9 +37,9 @@ int main(int argc, char** argv) {
     const sg::cli::CommandLine line = sg::cli::parse_command_line(args);
     if (!line.text.empty()) {
       // That nobody reads it is no failure of ours, nor is it a success.
-      const bool written = std::fwrite(line.text.data(), 1, line.text.size(), stdout) ==
-                               line.text.size() &&
-                           std::fflush(stdout) == 0;
+      const bool written =
+          std::fwrite(line.text.data(), 1, line.text.size(), stdout) == line.text.size() &&
+          std::fflush(stdout) == 0;
       return written ? 0 : sg::cli::kFailedStatus;
     }
     return sg::cli::run(line.run);

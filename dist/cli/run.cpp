@@ -59,9 +59,10 @@ int run(const RunOptions& options) {
     blame.all_started();
     Outcome outcome = Group(options, children, output, signals, blame).wait();
     for (const pid_t pid : children.sweep())
-      output.say(fmt::format("shardgrad run: process {} did not end within 5 s of SIGKILL and is "
-                             "left behind (`cat /proc/{}/stack` may say in what)",
-                             pid, pid));
+      output.say(
+          fmt::format("shardgrad run: process {} did not end within 5 s of SIGKILL and is "
+                      "left behind (`cat /proc/{}/stack` may say in what)",
+                      pid, pid));
     output.finish(signals.stop_fd());
     if (!outcome.cause) return outcome.status;
 

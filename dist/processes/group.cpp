@@ -137,8 +137,8 @@ void ProcessGroup::tell_launcher() const {
   if (fd < 0 || ::fstat(fd, &status) != 0 || !S_ISFIFO(status.st_mode)) return;
   ::fcntl(fd, F_SETFD, FD_CLOEXEC);
   const std::optional<Failure> failure = client_->failure();
-  const std::string line = fmt::format("{} {}\n", environment_.rank,
-                                       failure ? failure->rank : environment_.rank);
+  const std::string line =
+      fmt::format("{} {}\n", environment_.rank, failure ? failure->rank : environment_.rank);
   const NoSigpipe quiet;
   // So few bytes go in one piece. If nobody reads, nobody is told.
   [[maybe_unused]] const ssize_t written = ::write(fd, line.data(), line.size());

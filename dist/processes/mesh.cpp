@@ -37,9 +37,10 @@ void Mesh::connect(StoreClient& store, std::chrono::milliseconds deadline) {
   for (int peer = 0; peer < size; ++peer) {
     if (peer == rank) continue;
     const std::vector<char> theirs = store.get(key_of(peer), deadline);
-    SG_CHECK(theirs.size() == mine.size(),
-             "[launch] rank {} has {} bytes of addresses, rank {} {}; run the same build everywhere",
-             peer, theirs.size(), rank, mine.size());
+    SG_CHECK(
+        theirs.size() == mine.size(),
+        "[launch] rank {} has {} bytes of addresses, rank {} {}; run the same build everywhere",
+        peer, theirs.size(), rank, mine.size());
     const auto bytes = static_cast<std::ptrdiff_t>(theirs.size()) / (size - 1);
     const auto begin = theirs.begin() + bytes * (rank > peer ? rank - 1 : rank);
     getPair(peer)->connect(std::vector<char>(begin, begin + bytes));

@@ -36,8 +36,8 @@ class StoreClient {
   /// Connects, proves the token and joins. While nobody listens yet it tries again, until the
   /// deadline. Refused at once, with both values: another version, token, job, world size or
   /// configuration; a rank that is out of range or has joined already. StoreNotFound: nobody
-  /// listens, or what does speaks otherwise or with another token; after `search` already, if that is
-  /// not 0 (a store that has proven to be the job's has until the deadline).
+  /// listens, or what does speaks otherwise or with another token; after `search` already, if that
+  /// is not 0 (a store that has proven to be the job's has until the deadline).
   StoreClient(const std::string& address, int port, JobIdentity identity, milliseconds deadline,
               milliseconds search = milliseconds(0));
   /// Without leave() before it, the others see this rank lost.

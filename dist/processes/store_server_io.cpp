@@ -51,9 +51,9 @@ bool StoreServer::make_room() {
   for (const Connection& c : connections_)
     if (stranger(c)) ++counts[c.host];
   if (counts.empty()) return false;
-  const auto most = std::max_element(counts.begin(), counts.end(), [](const auto& a, const auto& b) {
-    return a.second < b.second;
-  });
+  const auto most =
+      std::max_element(counts.begin(), counts.end(),
+                       [](const auto& a, const auto& b) { return a.second < b.second; });
   connections_.erase(
       std::find_if(connections_.begin(), connections_.end(),
                    [&](const Connection& c) { return stranger(c) && c.host == most->first; }));

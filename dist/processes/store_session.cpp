@@ -97,8 +97,8 @@ void Session::close(const std::string& reason) {
   if (closing_) return;
   // A rank that is dropped is told why: else it would think that the store is gone.
   if (joined() && reason != kNoGoodbye)
-    output_ += encode(Message{
-        .type = MessageType::failed, .rank = rank_, .text = lost_text(rank_, reason)});
+    output_ += encode(
+        Message{.type = MessageType::failed, .rank = rank_, .text = lost_text(rank_, reason)});
   closing_ = true;
   reason_ = reason;
 }

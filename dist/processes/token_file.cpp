@@ -46,7 +46,8 @@ void check_private(int fd, const std::string& path) {
 
 // The open file is the one in place, not one that was removed in the meantime.
 bool in_place(int fd, const std::string& path) {
-  struct stat open {}, there {};
+  struct stat open {
+  }, there{};
   return ::fstat(fd, &open) == 0 && ::lstat(path.c_str(), &there) == 0 &&
          open.st_dev == there.st_dev && open.st_ino == there.st_ino;
 }
@@ -124,9 +125,8 @@ void TokenFile::write(const Content& content) {
   catch_stops(path_);
   // The newline is the end: nobody takes half of it.
   const std::string text = fmt::format("{} {}\n", content.port, content.token);
-  SG_CHECK(::ftruncate(file_.fd(), 0) == 0 &&
-               ::pwrite(file_.fd(), text.data(), text.size(), 0) ==
-                   static_cast<ssize_t>(text.size()),
+  SG_CHECK(::ftruncate(file_.fd(), 0) == 0 && ::pwrite(file_.fd(), text.data(), text.size(), 0) ==
+                                                  static_cast<ssize_t>(text.size()),
            "[launch] cannot write the job's token to {}: {}; set SHARDGRAD_TOKEN", path_,
            std::strerror(errno));
 }

@@ -7,8 +7,8 @@
 namespace sg::cli {
 namespace {
 
-#define NEEDS_LINEAR()                                           \
-  if (!std::filesystem::exists(SG_BINARY_DIR "/linear"))         \
+#define NEEDS_LINEAR()                                   \
+  if (!std::filesystem::exists(SG_BINARY_DIR "/linear")) \
   GTEST_SKIP() << "the example linear is not built (SHARDGRAD_EXAMPLES)"
 
 // `linear` on n ranks for ever, each saying its process first.
@@ -16,7 +16,8 @@ Words training(int processes, const std::string& more = "", Words options = {}) 
   for (const std::string& word : {std::string("--nproc-per-node"), std::to_string(processes)})
     options.push_back(word);
   return shell(options, "echo pid $$; exec " SG_BINARY_DIR
-                        "/linear --steps 1000000000 --plan zero3 --threads 1 " + more);
+                        "/linear --steps 1000000000 --plan zero3 --threads 1 " +
+                            more);
 }
 
 pid_t pid_of(const Launch& launch, int rank) {

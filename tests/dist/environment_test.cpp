@@ -76,9 +76,10 @@ TEST(Environment, Mpirun) {
 
 TEST(Environment, WithoutIdAndPortAJobIsRefused) {
   const Variables mpi = {{"OMPI_COMM_WORLD_RANK", "1"}, {"OMPI_COMM_WORLD_SIZE", "3"}};
-  EXPECT_HAS(error_of([&] { read(mpi); }),
-             "[launch] mpirun gives the job neither an id nor a port, so that two jobs of this host "
-             "could not be told apart; set MASTER_PORT");
+  EXPECT_HAS(
+      error_of([&] { read(mpi); }),
+      "[launch] mpirun gives the job neither an id nor a port, so that two jobs of this host "
+      "could not be told apart; set MASTER_PORT");
   EXPECT_EQ(read(with(mpi, {{"SHARDGRAD_PORT", "4000"}}))->port, 4000);
   EXPECT_TRUE(read({{"OMPI_COMM_WORLD_RANK", "0"}, {"OMPI_COMM_WORLD_SIZE", "1"}}));
 }
@@ -90,7 +91,9 @@ TEST(Environment, TheAddressForPeersIsNoLoopbackOnSeveralHosts) {
   };
   EXPECT_EQ(at({{"MASTER_ADDR", "node0"}}, "10.0.0.7"), "10.0.0.7");
   for (const char* way : {"127.0.0.1", "127.0.1.1", "::1"})
-    EXPECT_HAS(error_of([&] { at({{"MASTER_ADDR", "node0"}}, way); }),
+    EXPECT_HAS(error_of([&] {
+                 at({{"MASTER_ADDR", "node0"}}, way);
+               }),
                fmt::format("[launch] rank 2: the job spans several hosts, and on this one 'node0' "
                            "means {}, which others cannot reach",
                            way));

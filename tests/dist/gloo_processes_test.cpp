@@ -209,7 +209,8 @@ TEST_F(GlooProcesses, AJobStartsBesideTheFileOfAKilledOne) {
 }
 
 TEST_F(GlooProcesses, JobsOfOnePortDoNotTouchEachOthersFiles) {
-  auto first = std::make_unique<TokenFile>("one", port), second = std::make_unique<TokenFile>("two", port);
+  auto first = std::make_unique<TokenFile>("one", port),
+       second = std::make_unique<TokenFile>("two", port);
   EXPECT_NE(first->path(), second->path());
   first->write({1, "a"});
   {

@@ -277,11 +277,12 @@ TEST_P(Gloo, ALostRankIsNamedWithTheCollective) {
             }),
             2.5);
   for (const int r : {0, 1})
-    EXPECT_HAS(errors[static_cast<std::size_t>(r)],
-               fmt::format("[reduce_scatter] rank 2 lost in reduce_scatter of unit 1 (5000 x f32, "
-                           "collective 1), where rank {} is; rank 2 last entered all_gather of unit "
-                           "0 (5000 x f32, collective 0): ",
-                           r));
+    EXPECT_HAS(
+        errors[static_cast<std::size_t>(r)],
+        fmt::format("[reduce_scatter] rank 2 lost in reduce_scatter of unit 1 (5000 x f32, "
+                    "collective 1), where rank {} is; rank 2 last entered all_gather of unit "
+                    "0 (5000 x f32, collective 0): ",
+                    r));
 }
 
 TEST_P(Gloo, AFailingRankEndsItsOwnCollectives) {
@@ -301,9 +302,10 @@ TEST_P(Gloo, AFailingRankEndsItsOwnCollectives) {
         ready.get();
       },
       GetParam());
-  EXPECT_EQ(errors[0],
-            "[all_gather] rank 0 stopped in all_gather of unit 0 (5000 x f32, collective 0) because "
-            "it failed itself: the disk is full");
+  EXPECT_EQ(
+      errors[0],
+      "[all_gather] rank 0 stopped in all_gather of unit 0 (5000 x f32, collective 0) because "
+      "it failed itself: the disk is full");
 }
 
 TEST_P(Gloo, AReaderThatLeftIsNotWaitedFor) {
@@ -336,8 +338,7 @@ TEST(GlooConnect, ARankThatDiesMeanwhileIsNamedAtOnce) {
   for (int r : {0, 1})
     threads.emplace_back([&, r] {
       const auto store = join(r);
-      errors[r] = error_of(
-          [&] { GlooTransport(*store, "127.0.0.1", r, 3, milliseconds(20'000)); });
+      errors[r] = error_of([&] { GlooTransport(*store, "127.0.0.1", r, 3, milliseconds(20'000)); });
     });
   const double seconds = seconds_of([&] {
     {
