@@ -295,8 +295,8 @@ class GlooTransport::Impl {
     }
     const std::string lost = fmt::format("rank {} lost", failure->rank);
     if (!failure->text.starts_with(lost))
-      fail("[rank {}] stopped{} because another rank failed: rank {}: {}", rank_, in, failure->rank,
-           failure->text);
+      fail("[{}] rank {} stopped{} because another rank failed: rank {}: {}", op, rank_, in,
+           failure->rank, failure->text);
     // The place is where this rank misses it; what it did itself is known by its last header.
     const std::string where = mine == nullptr
                                   ? ""

@@ -182,8 +182,6 @@ void ProcessGroup::run(const std::function<void(Rank&)>& fn) {
     comm_->quiesce();
   } catch (const std::exception& error) {
     report(error.what());
-    // Now: what follows waits for others, and may be cut off.
-    say_error("rank {}: {}\n", environment_.rank, error.what());
     comm_->stop();
     say_error("{}", dump_history(*comm_));
     fail("[rank {}] {}", environment_.rank, error.what());

@@ -262,11 +262,11 @@ TEST_P(Gloo, AFailureReachesTheOthersWithItsCause) {
             }),
             2.0);
   for (const int r : {0, 1})
-    EXPECT_HAS(
-        errors[static_cast<std::size_t>(r)],
-        fmt::format("[rank {}] stopped in reduce_scatter of unit 1 (5000 x f32, collective 1) "
-                    "because another rank failed: rank 2: the disk is full",
-                    r));
+    EXPECT_HAS(errors[static_cast<std::size_t>(r)],
+               fmt::format("[reduce_scatter] rank {} stopped in reduce_scatter of unit 1 (5000 x "
+                           "f32, collective 1) "
+                           "because another rank failed: rank 2: the disk is full",
+                           r));
 }
 
 TEST_P(Gloo, ALostRankIsNamedWithTheCollective) {

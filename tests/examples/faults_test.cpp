@@ -219,15 +219,22 @@ TEST(Faults, MismatchesAreToldByBothSides) {
   struct Case {
     const char *fault, *of_rank_1;
   };
-  for (const Case& c :
-       {Case{"wrongshape@rank1:all_gather#2", "all_gather of unit "},
-        Case{"skip@rank1:all_gather#2", ""}, Case{"skip@rank1:step#2", "all_gather of unit "}}) {
+  for (const Case& c : {Case{"wrongshape@rank1:all_gather#2", "all_gather of unit "},
+                        Case{"skip@rank1:all_gather#2", ""}}) {
     const Outcome outcome = with_fault(c.fault, 2, cifar("--plan zero3 --steps 8"));
     EXPECT_EQ(outcome.status, 1) << outcome.err;
     expect_in(outcome, "all ranks must run the same program");
     expect_in(outcome, std::string("rank 1 is in ") + c.of_rank_1);
     expect_in(outcome, "rank 0 is in ");
   }
+}
+
+// Rank 0 waits for rank 1 to read what it posted, rank 1 for what rank 0 would post next.
+TEST(Faults, RanksThatWaitForEachOtherEndAtTheDeadline) {
+  const Outcome outcome =
+      with_fault("skip@rank1:step#2", 2, cifar("--plan zero3 --steps 8"), "SHARDGRAD_DEADLINE=2");
+  EXPECT_EQ(outcome.status, 1) << outcome.err;
+  expect_in(outcome, "every rank must run the same steps");
 }
 
 TEST(Faults, AThrowingRankIsTheCauseEverywhere) {
