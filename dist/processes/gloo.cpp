@@ -136,7 +136,7 @@ class GlooTransport::Impl {
     for (int k = 1; k < size_; ++k) {
       const int peer = (rank_ + k) % size_;
       const std::size_t p = Index(peer);
-      if (!follows)
+      if (posting.bytes > 0 && !follows)
         std::memcpy(c.sent[p].data, posting.data + peer * posting.stride,
                     static_cast<std::size_t>(posting.bytes));
       c.in[p] = context_->createUnboundBuffer(&c.received[p], sizeof(Header));
@@ -166,6 +166,7 @@ class GlooTransport::Impl {
   void read(const Posting& mine, int peer, char* to) {
     Collective& c = at(mine.sequence);
     check_header(c, peer);
+    if (mine.bytes == 0) return;
     if (is_inline(mine.bytes))
       std::memcpy(to, c.received[Index(peer)].data, static_cast<std::size_t>(mine.bytes));
     else
