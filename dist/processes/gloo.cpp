@@ -31,15 +31,15 @@ constexpr milliseconds kGlance{5};      // for a look at what may have come
 
 // What goes first, in the byte order of the hosts: all ranks run one program.
 struct Header {
-  static constexpr std::size_t kText = 32, kInline = 416;
+  static constexpr std::size_t kText = 32, kInline = 448;
   std::uint64_t sequence;
   std::int64_t count, bytes;
   std::int32_t unit;
   std::uint8_t dtype;
   char op[kText], unit_name[UnitLabel::kName];
-  char data[kInline];
+  alignas(64) char data[kInline];  // of any type
 };
-static_assert(sizeof(Header) == 512);
+static_assert(sizeof(Header) == 576);
 
 bool is_inline(std::int64_t bytes) { return bytes <= static_cast<std::int64_t>(Header::kInline); }
 
