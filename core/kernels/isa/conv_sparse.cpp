@@ -229,6 +229,8 @@ int64_t conv_sparse_gather(const float* dy, const std::uint8_t* index, int64_t n
     const auto bytes = (ConvBytes)_mm_mask_loadu_epi8(_mm_set1_epi8(4), lanes, index + i);
     const auto at = (__m512i) __builtin_convertvector(bytes, I32);
     const __mmask16 keep = _mm512_cmplt_epi32_mask(at, _mm512_set1_epi32(4));
+    // Counted at once: GCC 12 may spill the 16 bits of a mask and count 32.
+    const int kept = __builtin_popcount(_cvtmask16_u32(keep));
     const __m512 value = _mm512_maskz_loadu_ps(keep, dy + i);
     const auto offset = (__m512i)((I32)_mm512_maskz_loadu_epi32(lanes, patches + i) +
                                   (I32)_mm512_maskz_permutexvar_epi32(kAll, at, shifts));
@@ -236,7 +238,7 @@ int64_t conv_sparse_gather(const float* dy, const std::uint8_t* index, int64_t n
     _mm512_storeu_si512(offsets + count, _mm512_maskz_compress_epi32(keep, offset));
     _mm512_storeu_ps(values + count, _mm512_maskz_compress_ps(keep, value));
     totals += (F32)value;
-    count += __builtin_popcount(keep);
+    count += kept;
   }
   for (int l = 0; l < kWidth; ++l) total += totals[l];
 #else
