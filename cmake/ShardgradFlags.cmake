@@ -32,6 +32,13 @@ function(sg_compile_flags target)
   endif()
 endfunction()
 
+# Tests and programs are many small files that read the same headers: five of them as one translation
+# unit cost little more than one. What files of a batch keep to themselves must differ in name.
+function(sg_unity target)
+  set_target_properties(${target} PROPERTIES
+    UNITY_BUILD ${SHARDGRAD_UNITY} UNITY_BUILD_BATCH_SIZE 5)
+endfunction()
+
 # <room>/kernels/isa/*.cpp is compiled once for each of these, in namespace sg::kernels::SG_ISA; the
 # rest of the program is plain code for the oldest processor, and isa.h chooses at run time.
 # They are kernels in every build type: at -O1 nothing vectorizes, and inline functions of the

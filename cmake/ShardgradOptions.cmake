@@ -20,6 +20,7 @@ option(SHARDGRAD_EXAMPLES "Build the example programs" ${PROJECT_IS_TOP_LEVEL})
 option(SHARDGRAD_BENCH "Build the measurements (microbench where Google Benchmark is found)"
        ${PROJECT_IS_TOP_LEVEL})
 option(SHARDGRAD_INSTALL "Make install rules" ${PROJECT_IS_TOP_LEVEL})
+option(SHARDGRAD_UNITY "Compile the sources of tests and programs by batches, which halves their time" ON)
 option(SHARDGRAD_CCACHE "Compile through ccache where it is found" ${PROJECT_IS_TOP_LEVEL})
 option(SHARDGRAD_FUZZ "Build the fuzzers of tests/fuzz with clang's libFuzzer" OFF)
 option(SHARDGRAD_WERROR "Warnings are errors" OFF)

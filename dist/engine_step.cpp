@@ -33,7 +33,8 @@ void visit_master(DType dtype, F&& f) {
     f(Type<float>{});
 }
 
-// What tests of a failure ask for.
+// What tests of a failure ask for: of the first gradient that a rank holds, a rank above 0 owns
+// the reduced value under zero2 and zero3 alone.
 void spoil(std::vector<std::unique_ptr<Unit>>& units, bool nan) {
   for (auto& unit : units) {
     if (!unit->trainable) continue;
@@ -58,7 +59,10 @@ bool Engine::step() {
     broken_ = false;
     return false;
   }
-  if (fault != Action::none) spoil(units_, fault == Action::nan);
+  if (fault != Action::none) {
+    reducer_->wait();  // a reduction that is still under way would read or overwrite the change
+    spoil(units_, fault == Action::nan);
+  }
   if (options_.debug) check_same_sequence(comm_);
   reduce();
   optim::StepValues values;

@@ -12,15 +12,15 @@
 namespace sg {
 namespace {
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr float kFloatInfinity = std::numeric_limits<float>::infinity();
+constexpr float kFloatNan = std::numeric_limits<float>::quiet_NaN();
 
 // Values around every rounding boundary: each 16-bit value, its midpoints to the next, and a bit to
 // both sides.
 template <class H>
 std::vector<float> interesting_floats() {
   std::vector<float> values{0.0f,     -0.0f,    1e-45f,   -1e-45f, 1e38f,     65503.9f,
-                            65519.9f, 65520.0f, 65536.0f, 3.4e38f, kInfinity, -kInfinity};
+                            65519.9f, 65520.0f, 65536.0f, 3.4e38f, kFloatInfinity, -kFloatInfinity};
   for (int bits = 0; bits < 0x10000; bits += 7) {
     H h;
     h.bits = static_cast<std::uint16_t>(bits);
@@ -31,7 +31,7 @@ std::vector<float> interesting_floats() {
     const float y = next;
     const float middle = static_cast<float>((static_cast<double>(x) + static_cast<double>(y)) / 2);
     for (const float v : {x, middle})
-      for (const float w : {std::nextafter(v, -kInfinity), v, std::nextafter(v, kInfinity)})
+      for (const float w : {std::nextafter(v, -kFloatInfinity), v, std::nextafter(v, kFloatInfinity)})
         values.push_back(w);
   }
   return values;
@@ -74,8 +74,8 @@ template <class H>
 void check_scalar_conversion(int mantissa_bits, int exponent_bits) {
   for (const float x : interesting_floats<H>())
     ASSERT_EQ(H(x).bits, rounded(x, mantissa_bits, exponent_bits)) << x;
-  EXPECT_TRUE(std::isnan(static_cast<float>(H(kNan))));
-  EXPECT_TRUE(std::isnan(static_cast<float>(H(-kNan))));
+  EXPECT_TRUE(std::isnan(static_cast<float>(H(kFloatNan))));
+  EXPECT_TRUE(std::isnan(static_cast<float>(H(-kFloatNan))));
   for (int bits = 0; bits < 0x10000; ++bits) {
     H h;
     h.bits = static_cast<std::uint16_t>(bits);
@@ -93,7 +93,7 @@ TEST(DType, Bf16RoundsToNearestTiesToEven) {
 
 TEST(DType, F16RoundsToNearestTiesToEven) {
   check_scalar_conversion<f16>(10, 5);
-  EXPECT_EQ(static_cast<float>(f16(65520.0f)), kInfinity);
+  EXPECT_EQ(static_cast<float>(f16(65520.0f)), kFloatInfinity);
   EXPECT_EQ(static_cast<float>(f16(65519.0f)), 65504.0f);
   EXPECT_EQ(static_cast<float>(f16(0x1p-24f)), 0x1p-24f);
   EXPECT_EQ(static_cast<float>(f16(0x1p-25f)), 0.0f);
@@ -117,7 +117,7 @@ TEST(DType, VectorCastsAgreeWithScalarOnes) {
             << i;
       }
       std::vector<float> values = interesting_floats<H>();
-      values.push_back(kNan);
+      values.push_back(kFloatNan);
       std::vector<std::uint16_t> narrow(values.size());
       to_half(values.data(), narrow.data(), static_cast<std::int64_t>(values.size()));
       for (std::size_t i = 0; i < values.size(); ++i)

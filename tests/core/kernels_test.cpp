@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <cstring>
-#include <limits>
 #include <optional>
 #include <type_traits>
 
@@ -17,8 +16,8 @@ namespace sg {
 namespace {
 
 using kernels::ElementwiseLoops;
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+using test::kInfinity;
+using test::kNan;
 
 // Distance in units of the last place of a float of the size of `exact`.
 double ulps(float found, double exact) {

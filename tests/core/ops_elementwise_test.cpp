@@ -17,9 +17,9 @@ using test::error_of;
 using test::expect_close;
 using test::expect_same_bits;
 using test::indices;
+using test::kNan;
 using test::layouts;
 using Values = std::vector<double>;
-constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
 TEST(Elementwise, EveryPairOfLayoutsAndBroadcasts) {
   const std::pair<Shape, Shape> shapes[] = {{{3, 5}, {3, 5}},

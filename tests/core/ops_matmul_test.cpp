@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <limits>
 #include <numeric>
 
 #include "core/ops.h"
@@ -18,9 +17,9 @@ using test::error_of;
 using test::expect_close;
 using test::expect_same_bits;
 using test::indices;
+using test::kNan;
 using test::layouts;
 using Values = std::vector<double>;
-constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
 Tensor plain_matmul(const Tensor& a, const Tensor& b) {
   const std::int64_t m = a.shape()[0], k = a.shape()[1], n = b.shape()[1];

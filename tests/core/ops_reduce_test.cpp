@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <limits>
 #include <numeric>
 
 #include "core/ops.h"
@@ -17,9 +16,9 @@ using test::error_of;
 using test::expect_close;
 using test::expect_same_bits;
 using test::indices;
+using test::kNan;
 using test::layouts;
 using Values = std::vector<double>;
-constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
 Tensor plain_sum(const Tensor& x, const Dims& dims) {
   const Shape kept = ops::reduced_shape("test", x.shape(), dims, true);

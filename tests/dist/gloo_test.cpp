@@ -24,15 +24,15 @@ namespace sg::dist {
 namespace {
 
 /// What a rank has of a group of processes.
-struct Member {
-  Member(int port, int rank, int size, Executor executor, milliseconds deadline)
+struct GlooMember {
+  GlooMember(int port, int rank, int size, Executor executor, milliseconds deadline)
       : store("127.0.0.1", port, {"secret", rank, size, "job", "same"}, milliseconds(20'000)) {
     store.wait_all_joined(milliseconds(20'000));
     auto own = std::make_unique<GlooTransport>(store, "127.0.0.1", rank, size, deadline);
     transport = own.get();
     comm = std::make_unique<Comm>(std::move(own), executor);
   }
-  ~Member() {
+  ~GlooMember() {
     comm->stop();
     transport->close();
   }
@@ -43,7 +43,7 @@ struct Member {
 
 /// Runs fn on every rank; what it throws is in the result, "" for nothing. Nobody is told of it
 /// unless fn does so.
-std::vector<std::string> on_gloo(int ranks, const std::function<void(Member&)>& fn,
+std::vector<std::string> on_gloo(int ranks, const std::function<void(GlooMember&)>& fn,
                                  Executor executor = Executor::inlined,
                                  milliseconds deadline = milliseconds(20'000)) {
   StoreServer server({"secret", 0, ranks, "job", "same"}, {.say = [](const std::string&) {}});
@@ -55,7 +55,7 @@ std::vector<std::string> on_gloo(int ranks, const std::function<void(Member&)>& 
     threads.emplace_back([&, r] {
       const RankScope rank(*contexts[static_cast<std::size_t>(r)]);
       try {
-        Member member(server.port(), r, ranks, executor, deadline);
+        GlooMember member(server.port(), r, ranks, executor, deadline);
         const CommScope comm(*member.comm);
         try {
           fn(member);
@@ -107,7 +107,7 @@ TEST_P(Gloo, CollectivesHaveTheBitsOfThreads) {
     EXPECT_EQ(
         on_gloo(
             kRanks,
-            [&](Member& m) { gloo[static_cast<std::size_t>(m.comm->rank())] = body(*m.comm); },
+            [&](GlooMember& m) { gloo[static_cast<std::size_t>(m.comm->rank())] = body(*m.comm); },
             GetParam()),
         kNoErrors3);
     launch_ranks(
@@ -150,7 +150,7 @@ TEST_P(Gloo, EveryPlanTrainsWithTheBitsAndTheLedgerOfThreads) {
         std::vector<std::uint64_t> gloo, threads;
         const auto errors = on_gloo(
             ranks,
-            [&](Member& m) {
+            [&](GlooMember& m) {
               auto bits = train(plan, accumulate);
               if (m.comm->rank() == 0) gloo = std::move(bits);
             },
@@ -169,7 +169,7 @@ TEST_P(Gloo, EveryPlanTrainsWithTheBitsAndTheLedgerOfThreads) {
 TEST_P(Gloo, ScratchIsBookedAndGivenBack) {
   EXPECT_EQ(on_gloo(
                 2,
-                [](Member& m) {
+                [](GlooMember& m) {
                   const Tensor partial = Tensor::zeros({20'000}), sum = Tensor::zeros({10'000});
                   const Ledger& ledger = current_rank().ledger();
                   const std::int64_t before = ledger.live(Kind::buffers);
@@ -185,7 +185,7 @@ TEST_P(Gloo, ScratchIsBookedAndGivenBack) {
 TEST_P(Gloo, ThousandsOfCollectivesDoNotGrow) {
   EXPECT_EQ(on_gloo(
                 2,
-                [](Member& m) {
+                [](GlooMember& m) {
                   for (std::uint64_t i = 0; i < 2000; ++i) {
                     const std::uint64_t mine[] = {i};
                     const auto all = exchange(*m.comm, "control", mine);
@@ -201,7 +201,7 @@ TEST_P(Gloo, ThousandsOfCollectivesDoNotGrow) {
 TEST_P(Gloo, DivergedRanksNameBothSides) {
   const auto errors = on_gloo(
       2,
-      [](Member& m) {
+      [](GlooMember& m) {
         const Tensor shard = Tensor::zeros({64}), full = Tensor::zeros({128});
         if (m.comm->rank() == 0)
           start_all_gather(*m.comm, 3, shard, full).get();
@@ -221,7 +221,7 @@ TEST_P(Gloo, OtherCountsAndTypesNameBothSides) {
   for (const bool count : {true, false}) {
     const auto errors = on_gloo(
         2,
-        [&](Member& m) {
+        [&](GlooMember& m) {
           const std::int64_t n = count && m.comm->rank() == 1 ? 65 : 64;
           const DType dtype = !count && m.comm->rank() == 1 ? DType::f64 : DType::f32;
           const Tensor shard = Tensor::zeros({n}, dtype), full = Tensor::zeros({2 * n}, dtype);
@@ -236,11 +236,11 @@ TEST_P(Gloo, OtherCountsAndTypesNameBothSides) {
 }
 
 // Two collectives, in the second of which rank 2 does something else.
-std::vector<std::string> with_rank2(const std::function<void(Member&)>& fault, Executor executor,
+std::vector<std::string> with_rank2(const std::function<void(GlooMember&)>& fault, Executor executor,
                                     milliseconds deadline = milliseconds(20'000)) {
   return on_gloo(
       3,
-      [&](Member& m) {
+      [&](GlooMember& m) {
         const Tensor shard = Tensor::zeros({5000}), full = Tensor::zeros({15'000});
         start_all_gather(*m.comm, 0, shard, full).wait_readers();
         if (m.comm->rank() == 2) return fault(m);
@@ -253,7 +253,7 @@ TEST_P(Gloo, AFailureReachesTheOthersWithItsCause) {
   std::vector<std::string> errors;
   EXPECT_LT(seconds_of([&] {
               errors = with_rank2(
-                  [](Member& m) {
+                  [](GlooMember& m) {
                     sleep_ms(50);  // the others have entered
                     m.comm->poison("the disk is full");
                     fail("the disk is full");
@@ -273,7 +273,7 @@ TEST_P(Gloo, ALostRankIsNamedWithTheCollective) {
   std::vector<std::string> errors;
   EXPECT_LT(seconds_of([&] {
               // Its end without a word: as a process that was killed.
-              errors = with_rank2([](Member&) { fail("killed"); }, GetParam());
+              errors = with_rank2([](GlooMember&) { fail("killed"); }, GetParam());
             }),
             2.5);
   for (const int r : {0, 1})
@@ -289,7 +289,7 @@ TEST_P(Gloo, AFailingRankEndsItsOwnCollectives) {
   // Rank 0 waits for rank 1, on its comm thread if it has one, and fails beside that.
   const auto errors = on_gloo(
       2,
-      [](Member& m) {
+      [](GlooMember& m) {
         if (m.comm->rank() == 1) {
           while (!m.store.failure()) sleep_ms(1);
           return;
@@ -311,7 +311,7 @@ TEST_P(Gloo, AFailingRankEndsItsOwnCollectives) {
 TEST_P(Gloo, AReaderThatLeftIsNotWaitedFor) {
   const auto errors = on_gloo(
       2,
-      [](Member& m) {
+      [](GlooMember& m) {
         if (m.comm->rank() == 1) return;  // it leaves
         const Tensor data = Tensor::zeros({300'000});
         const Posting posting{.op = "all_gather",
@@ -361,7 +361,7 @@ TEST(GlooConnect, ARankThatDiesMeanwhileIsNamedAtOnce) {
 
 TEST_P(Gloo, ARankThatLeftIsNotWaitedFor) {
   std::vector<std::string> errors;
-  EXPECT_LT(seconds_of([&] { errors = with_rank2([](Member&) {}, GetParam()); }), 3.0);
+  EXPECT_LT(seconds_of([&] { errors = with_rank2([](GlooMember&) {}, GetParam()); }), 3.0);
   for (const int r : {0, 1})
     EXPECT_HAS(
         errors[static_cast<std::size_t>(r)],
@@ -371,7 +371,7 @@ TEST_P(Gloo, ARankThatLeftIsNotWaitedFor) {
 }
 
 TEST_P(Gloo, DeadlineNamesWhomItWaitedForAndWhereTheOthersAre) {
-  const auto errors = with_rank2([](Member&) { sleep_ms(700); }, GetParam(), milliseconds(300));
+  const auto errors = with_rank2([](GlooMember&) { sleep_ms(700); }, GetParam(), milliseconds(300));
   EXPECT_HAS(errors[0],
              "[reduce_scatter] rank 0 waited 300 ms for rank 2 in reduce_scatter of unit 1");
   EXPECT_HAS(errors[0], "rank 1 last entered reduce_scatter of unit 1 (5000 x f32, collective 1)");

@@ -114,7 +114,7 @@ TEST(Clip, Coefficient) {
 }
 
 template <class T>
-void follow(const nlohmann::json& run) {
+void follow_clipped(const nlohmann::json& run) {
   const double tolerance = 8 * std::numeric_limits<T>::epsilon();
   ExactSum sum;
   const auto grads = run["grads"].get<std::vector<std::vector<T>>>();
@@ -140,7 +140,7 @@ TEST(Clip, FollowsTorch) {
   ASSERT_TRUE(file) << SG_TEST_DATA "/optim.json is missing; tests/golden/optim.py writes it";
   const nlohmann::json runs = nlohmann::json::parse(file)["clipping"];
   ASSERT_GE(runs.size(), 8u);
-  for (const auto& run : runs) run["dtype"] == "f32" ? follow<float>(run) : follow<double>(run);
+  for (const auto& run : runs) run["dtype"] == "f32" ? follow_clipped<float>(run) : follow_clipped<double>(run);
 }
 
 }  // namespace

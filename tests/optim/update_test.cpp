@@ -49,7 +49,7 @@ void expect_close(std::span<const T> got, const std::vector<T>& expected, std::v
 }
 
 template <class T>
-void follow(const json& run) {
+void follow_updates(const json& run) {
   const OptimizerPtr optimizer = make(run["optimizer"], run["options"]);
   auto param = run["initial"].get<std::vector<T>>();
   const std::size_t n = param.size();
@@ -81,7 +81,7 @@ TEST(Update, FollowsTorch) {
   ASSERT_TRUE(file) << SG_TEST_DATA "/optim.json is missing; tests/golden/optim.py writes it";
   const json runs = json::parse(file)["updates"];
   ASSERT_GE(runs.size(), 40u);
-  for (const json& run : runs) run["dtype"] == "f32" ? follow<float>(run) : follow<double>(run);
+  for (const json& run : runs) run["dtype"] == "f32" ? follow_updates<float>(run) : follow_updates<double>(run);
 }
 
 template <class T>

@@ -3,12 +3,16 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <string>
 #include <vector>
 
 #include "core/tensor.h"
 
 namespace sg::test {
+
+inline constexpr double kInfinity = std::numeric_limits<double>::infinity();
+inline constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
 /// The text of the Error that f throws, or "no error".
 std::string error_of(const std::function<void()>& f);
