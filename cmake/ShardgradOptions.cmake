@@ -1,15 +1,19 @@
 # What a user may choose. A part that is AUTO is used where it is found; ON makes its absence an
 # error; OFF never looks.
 function(sg_part name default help)
-  set(${name} "${default}" CACHE STRING "${help} (AUTO, ON or OFF)")
-  set_property(CACHE ${name} PROPERTY STRINGS AUTO ON OFF)
-  if(NOT "${${name}}" MATCHES "^(AUTO|ON|OFF)$")
-    message(FATAL_ERROR "${name} is '${${name}}'; expected AUTO, ON or OFF")
+  set(values AUTO ON OFF ${ARGN})
+  set(${name} "${default}" CACHE STRING "${help} (${values})")
+  set_property(CACHE ${name} PROPERTY STRINGS ${values})
+  if(NOT "${${name}}" IN_LIST values)
+    list(JOIN values ", " expected)
+    message(FATAL_ERROR "${name} is '${${name}}'; expected one of ${expected}")
   endif()
 endfunction()
 
 sg_part(SHARDGRAD_ONEDNN AUTO "oneDNN for matrix products and convolutions")
 sg_part(SHARDGRAD_OPENMP AUTO "OpenMP as the compute thread pool of a rank")
+
+sg_part(SHARDGRAD_CUDA AUTO "GPUs (CUDA 12 or later). FAKE: a stand-in on the CPU, for tests" FAKE)
 
 sg_part(SHARDGRAD_FAULTS AUTO "Faults on demand for tests, SHARDGRAD_FAULT (AUTO: not in Release)")
 sg_part(SHARDGRAD_GLOO AUTO "Gloo (and OpenSSL) for ranks that are processes")

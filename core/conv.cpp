@@ -22,8 +22,6 @@ ConvGeometry geometry(const Shape& x, const Shape& weight, const Shape& y, const
 
 using kernels::ImageView;
 
-bool is_16_bit(DType dtype) { return dtype == DType::bf16 || dtype == DType::f16; }
-
 // bf16 and f16 are computed in float. Undefined stays undefined.
 Tensor to_f32(const Tensor& t) { return t.defined() ? t.to(DType::f32) : t; }
 
@@ -151,7 +149,7 @@ const char* name_of(ConvAlgorithm algorithm) {
 
 ConvAlgorithm conv2d_algorithm(const Shape& x, const Shape& weight, DType dtype,
                                const Conv2dOptions& options) {
-  if (is_16_bit(dtype)) return conv2d_algorithm(x, weight, DType::f32, options);
+  if (is_half(dtype)) return conv2d_algorithm(x, weight, DType::f32, options);
   if (dtype != DType::f32) return ConvAlgorithm::reference;
   const ConvGeometry g = geometry(x, weight, conv2d_shape(x, weight, options), options);
   if (kernels::conv_winograd_supports(g)) return ConvAlgorithm::winograd;
@@ -194,7 +192,7 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias,
               const Conv2dOptions& options, ConvAlgorithm asked) {
   check_bias(x, weight, bias);
   const Shape shape = conv2d_shape(x.shape(), weight.shape(), options);
-  if (is_16_bit(x.dtype()))
+  if (is_half(x.dtype()))
     return conv2d(to_f32(x), to_f32(weight), to_f32(bias), options, asked).to(x.dtype());
   const ConvAlgorithm algorithm = resolve(asked, x.shape(), weight.shape(), x.dtype(), options);
   Tensor y = make_output(shape, x.dtype(), x.device(), algorithm);
@@ -240,7 +238,7 @@ Tensor conv2d_backward(const Tensor& grad, const Tensor& output, const Tensor& x
   SG_CHECK(grad.shape() == shape, "[conv2d] the gradient is {}, the output {}", grad.shape(),
            shape);
   check_wanted(wanted, weight_shape);
-  if (is_16_bit(grad.dtype())) {
+  if (is_half(grad.dtype())) {
     const Conv2dGrads f32{wanted.x, to_f32(wanted.weight), to_f32(wanted.bias)};
     const Tensor dx = conv2d_backward(to_f32(grad), to_f32(output), to_f32(x), to_f32(weight),
                                       x_shape, weight_shape, options, f32, asked);

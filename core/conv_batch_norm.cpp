@@ -12,7 +12,6 @@ namespace {
 
 using kernels::BatchNormParams;
 
-bool is_16_bit(DType dtype) { return dtype == DType::bf16 || dtype == DType::f16; }
 DType statistics_dtype(DType dtype) { return dtype == DType::f64 ? DType::f64 : DType::f32; }
 
 void check_channels(const char* what, const Tensor& t, std::int64_t channels) {
@@ -186,7 +185,7 @@ BatchNorm batch_norm_training(const Tensor& x, const Tensor& weight, const Tenso
   const Layout shape(x);
   SG_CHECK(shape.count() > 1,
            "[batch_norm] training needs more than one value a channel, got input {}", x.shape());
-  if (is_16_bit(x.dtype())) {
+  if (is_half(x.dtype())) {
     const auto f32 = [](const Tensor& t) { return t.defined() ? t.to(DType::f32) : t; };
     BatchNorm result = batch_norm_training(x.to(DType::f32), f32(weight), f32(bias), running_mean,
                                            running_var, momentum, eps, relu, update);
@@ -229,7 +228,7 @@ BatchNorm batch_norm_inference(const Tensor& x, const Tensor& weight, const Tens
   check_channels("bias", bias, channels);
   check_channels("running_mean", running_mean, channels);
   check_channels("running_var", running_var, channels);
-  if (is_16_bit(x.dtype())) {
+  if (is_half(x.dtype())) {
     const auto f32 = [](const Tensor& t) { return t.defined() ? t.to(DType::f32) : t; };
     BatchNorm result = batch_norm_inference(x.to(DType::f32), f32(weight), f32(bias), running_mean,
                                             running_var, eps, relu);
@@ -263,7 +262,7 @@ Tensor batch_norm_backward(const Tensor& grad, const Tensor& x, const Tensor& we
   check_same_dtype("batch_norm", grad, x);
   SG_CHECK(grad.shape() == x.shape(), "[batch_norm] the gradient is {}, the output {}",
            grad.shape(), x.shape());
-  if (is_16_bit(x.dtype())) {
+  if (is_half(x.dtype())) {
     const auto f32 = [](const Tensor& t) { return t.defined() ? t.to(DType::f32) : t; };
     const Tensor dw = f32(weight_grad), db = f32(bias_grad);
     const Tensor dx = batch_norm_backward(f32(grad), f32(x), f32(weight), f32(bias), mean, invstd,

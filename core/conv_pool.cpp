@@ -19,8 +19,6 @@ PoolGeometry geometry(const Shape& x, const Shape& y, const Pool2dOptions& o) {
           y[2], y[3], stride[0], stride[1], o.padding[0], o.padding[1]};
 }
 
-bool is_16_bit(DType dtype) { return dtype == DType::bf16 || dtype == DType::f16; }
-
 Strides layout(const Shape& shape, bool channels_last) {
   return channels_last ? channels_last_strides(shape) : contiguous_strides(shape);
 }
@@ -77,7 +75,7 @@ Shape pool2d_shape(const char* op, const Shape& x, const Pool2dOptions& o) {
 
 MaxPool max_pool2d(const Tensor& x, const Pool2dOptions& options) {
   const Shape shape = pool2d_shape("max_pool2d", x.shape(), options);
-  if (is_16_bit(x.dtype())) {
+  if (is_half(x.dtype())) {
     MaxPool pool = max_pool2d(x.to(DType::f32), options);
     pool.output = pool.output.to(x.dtype());
     return pool;
@@ -116,7 +114,7 @@ Tensor max_pool2d_backward(const Tensor& grad, const Tensor& index, const Shape&
                            const Pool2dOptions& options) {
   check_gradient("max_pool2d", grad.shape(), pool2d_shape("max_pool2d", x_shape, options));
   check_gradient("max_pool2d", grad.shape(), index.shape());
-  if (is_16_bit(grad.dtype()))
+  if (is_half(grad.dtype()))
     return max_pool2d_backward(grad.to(DType::f32), index, x_shape, options).to(grad.dtype());
   const bool last =
       index.is_channels_last() || (grad.is_channels_last() && index.is_contiguous() &&
@@ -150,7 +148,7 @@ Tensor max_pool2d_backward(const Tensor& grad, const Tensor& index, const Shape&
 
 Tensor avg_pool2d(const Tensor& x, const Pool2dOptions& options) {
   const Shape shape = pool2d_shape("avg_pool2d", x.shape(), options);
-  if (is_16_bit(x.dtype())) return avg_pool2d(x.to(DType::f32), options).to(x.dtype());
+  if (is_half(x.dtype())) return avg_pool2d(x.to(DType::f32), options).to(x.dtype());
   const bool last = x.is_channels_last();
   Tensor y = Tensor::empty_strided(shape, layout(shape, last), x.dtype(), x.device());
   if (x.is_meta() || y.numel() == 0) return y;
@@ -176,7 +174,7 @@ Tensor avg_pool2d(const Tensor& x, const Pool2dOptions& options) {
 
 Tensor avg_pool2d_backward(const Tensor& grad, const Shape& x_shape, const Pool2dOptions& options) {
   check_gradient("avg_pool2d", grad.shape(), pool2d_shape("avg_pool2d", x_shape, options));
-  if (is_16_bit(grad.dtype()))
+  if (is_half(grad.dtype()))
     return avg_pool2d_backward(grad.to(DType::f32), x_shape, options).to(grad.dtype());
   const bool last = grad.is_channels_last();
   Tensor dx = Tensor::empty_strided(x_shape, layout(x_shape, last), grad.dtype(), grad.device());

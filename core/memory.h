@@ -5,12 +5,17 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <vector>
 
 #include "core/ledger.h"
 
 namespace sg {
+
+namespace cuda {
+class Context;  // core/cuda/context.h
+}
 
 /// Blocks of main memory, 64-byte aligned, kept by size class when freed: a training step asks for
 /// the same sizes again and again, and fresh pages cost more than the kernels that fill them.
@@ -36,6 +41,7 @@ class CachingAllocator {
 struct Memory {
   Ledger ledger;
   CachingAllocator allocator;
+  std::shared_ptr<cuda::Context> cuda;  ///< made when the rank first uses its GPU
 };
 
 }  // namespace sg

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "core/cuda/ops.h"
 #include "core/kernels/blocks.h"
 #include "core/kernels/elementwise.h"
 #include "core/ops.h"
@@ -7,6 +8,7 @@
 namespace sg::ops {
 namespace {
 
+using cuda::Family;
 using kernels::for_blocks;
 
 // Visits the type in which values of `dtype` are computed.
@@ -66,6 +68,7 @@ Tensor unary(int op, const char* name, const Tensor& x, double a, double b) {
     const auto loop = kernels::elementwise_kernels().loops<T>().unary[op];
     if (loop == nullptr) no_loop(name, x.dtype());
     if (x.is_meta()) return;
+    if (SG_CUDA && x.is_cuda()) return cuda::elementwise(name, {Family::unary, op, a, b}, y, {&x});
     const T ta = parameter<T>(a), tb = parameter<T>(b);
     for_blocks(
         y, {&x},
@@ -85,6 +88,8 @@ Tensor unary_grad(int op, const char* name, const Tensor& x, const Tensor& y, co
     const auto loop = kernels::elementwise_kernels().loops<T>().unary_grad[op];
     if (loop == nullptr) no_loop(name, grad.dtype());
     if (grad.is_meta()) return;
+    if (SG_CUDA && grad.is_cuda())
+      return cuda::elementwise(name, {Family::unary_grad, op, a, b}, gx, {&x, &y, &grad});
     const T ta = parameter<T>(a), tb = parameter<T>(b);
     for_blocks(
         gx, {&x, &y, &grad},
@@ -105,6 +110,7 @@ Tensor binary(int op, const char* name, const Tensor& a, const Tensor& b) {
     const auto loop = kernels::elementwise_kernels().loops<T>().binary[op];
     if (loop == nullptr) no_loop(name, a.dtype());
     if (a.is_meta()) return;
+    if (SG_CUDA && a.is_cuda()) return cuda::elementwise(name, {Family::binary, op}, y, {&a, &b});
     for_blocks(y, {&a, &b}, [&](const void* const* in, void* out, std::int64_t n) {
       loop(static_cast<const T*>(in[0]), static_cast<const T*>(in[1]), static_cast<T*>(out), n);
     });
@@ -121,6 +127,9 @@ Tensor binary_grad(int op, const char* name, bool of_first, const Tensor& a, con
     const auto loop = of_first ? loops.grad_a[op] : loops.grad_b[op];
     if (loop == nullptr) no_loop(name, grad.dtype());
     if (grad.is_meta()) return;
+    if (SG_CUDA && grad.is_cuda())
+      return cuda::elementwise(name, {of_first ? Family::grad_a : Family::grad_b, op}, g,
+                               {&a, &b, &grad});
     for_blocks(g, {&a, &b, &grad}, [&](const void* const* in, void* out, std::int64_t n) {
       loop(static_cast<const T*>(in[0]), static_cast<const T*>(in[1]), static_cast<const T*>(in[2]),
            static_cast<T*>(out), n);
@@ -133,6 +142,10 @@ Tensor compare(int op, const char* name, const Tensor& a, const Tensor& b) {
   check_same_dtype(name, a, b);
   Tensor y = result_like(broadcast_shapes(name, a.shape(), b.shape()), DType::u8, {&a, &b});
   if (a.is_meta()) return y;
+  if (SG_CUDA && a.is_cuda()) {
+    cuda::elementwise(name, {Family::compare, op}, y, {&a, &b});
+    return y;
+  }
   visit_compute(a.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
     const auto loop = kernels::elementwise_kernels().loops<T>().compare[op];
@@ -153,10 +166,13 @@ void add_(const Tensor& into, const Tensor& x) {
            into.shape());
   into.storage()->bump_version();
   if (into.is_meta()) return;
+  constexpr int add = ew::index_of<ew::Add, ew::Binary>;
+  if (SG_CUDA && into.is_cuda())
+    return cuda::elementwise("add_", {Family::binary, add}, into, {&into, &x});
   visit_compute(into.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
     const auto loop =
-        kernels::elementwise_kernels().loops<T>().binary[ew::index_of<ew::Add, ew::Binary>];
+        kernels::elementwise_kernels().loops<T>().binary[add];
     for_blocks(into, {&into, &x}, [&](const void* const* in, void* out, std::int64_t n) {
       loop(static_cast<const T*>(in[0]), static_cast<const T*>(in[1]), static_cast<T*>(out), n);
     });
@@ -166,10 +182,12 @@ void add_(const Tensor& into, const Tensor& x) {
 void mul_(const Tensor& into, double factor) {
   into.storage()->bump_version();
   if (into.is_meta()) return;
+  constexpr int scale = ew::index_of<ew::MulScalar, ew::Unary>;
+  if (SG_CUDA && into.is_cuda())
+    return cuda::elementwise("mul_", {Family::unary, scale, factor}, into, {&into});
   visit_compute(into.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
-    const auto loop =
-        kernels::elementwise_kernels().loops<T>().unary[ew::index_of<ew::MulScalar, ew::Unary>];
+    const auto loop = kernels::elementwise_kernels().loops<T>().unary[scale];
     for_blocks(into, {&into}, [&](const void* const* in, void* out, std::int64_t n) {
       loop(static_cast<const T*>(in[0]), static_cast<T*>(out), n, parameter<T>(factor), T(0));
     });
@@ -186,6 +204,10 @@ Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
       broadcast_shapes("where", broadcast_shapes("where", condition.shape(), a.shape()), b.shape());
   Tensor y = result_like(shape, a.dtype(), {&a, &b, &condition});
   if (a.is_meta()) return y;
+  if (SG_CUDA && a.is_cuda()) {
+    cuda::elementwise("where", {Family::where}, y, {&condition, &a, &b});
+    return y;
+  }
   visit_compute(a.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
     const auto loop = kernels::elementwise_kernels().loops<T>().select;

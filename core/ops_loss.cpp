@@ -9,7 +9,6 @@ namespace sg::ops {
 namespace {
 
 using kernels::CrossEntropyRows;
-using kernels::is_half;
 
 template <class T>
 const kernels::RowLoops<T>& loops_of() {

@@ -212,7 +212,7 @@ void multiply_batches(const Tensor& out, const Tensor& a, const Tensor& b) {
 // out (contiguous) = a b; all of the same rank >= 2, batch dimensions expanded.
 void multiply_tensors(const Tensor& out, const Tensor& a, const Tensor& b) {
   if (out.is_meta() || out.numel() == 0) return;
-  if (kernels::is_half(out.dtype())) {
+  if (is_half(out.dtype())) {
     const Tensor wide = Tensor::empty(out.shape(), DType::f32, out.device());
     multiply_tensors(wide, a.to(DType::f32), b.to(DType::f32));
     out.copy_from(wide);
@@ -294,7 +294,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, bool re
   const std::int64_t rows = numel(shape) / std::max<std::int64_t>(out, 1);
   const Tensor y = Tensor::empty({rows, out}, x.dtype(), x.device());
   if (!y.is_meta() && y.numel() > 0) {
-    if (kernels::is_half(x.dtype())) {
+    if (is_half(x.dtype())) {
       const Tensor wide = linear(x.to(DType::f32), weight.to(DType::f32),
                                  bias.defined() ? bias.to(DType::f32) : bias, relu);
       y.copy_from(wide.reshape({rows, out}));

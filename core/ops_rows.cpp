@@ -12,8 +12,6 @@
 namespace sg::ops {
 namespace {
 
-using kernels::is_half;
-
 template <class T>
 const kernels::RowLoops<T>& loops_of() {
   if constexpr (std::is_same_v<T, float>)

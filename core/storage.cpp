@@ -1,5 +1,6 @@
 #include "core/storage.h"
 
+#include "core/cuda/cuda.h"
 #include "core/rank.h"
 
 namespace sg {
@@ -16,7 +17,9 @@ std::shared_ptr<Storage> Storage::allocate(std::size_t bytes, Device device, Kin
   storage->bytes_ = bytes;
   storage->device_ = device;
   storage->kind_ = kind;
-  if (!device.is_meta() && bytes > 0) storage->data_ = memory->allocator.allocate(bytes);
+  if (device.is_meta() || bytes == 0) return storage;
+  storage->data_ =
+      device.is_cuda() ? cuda::allocate(device, bytes) : memory->allocator.allocate(bytes);
   return storage;
 }
 
@@ -30,7 +33,12 @@ std::shared_ptr<Storage> Storage::wrap(void* data, std::size_t bytes, std::share
 
 Storage::~Storage() {
   if (memory_ == nullptr) return;
-  if (data_ != nullptr) memory_->allocator.free(data_, bytes_);
+  if (data_ != nullptr) {
+    if (device_.is_cuda())
+      cuda::free(*memory_, data_);
+    else
+      memory_->allocator.free(data_, bytes_);
+  }
   book(kind_, -static_cast<std::int64_t>(bytes_));
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/cuda/ops.h"
 #include "core/kernels/copy.h"
 
 namespace sg {
@@ -30,7 +31,9 @@ Tensor Tensor::empty_like(const Tensor& like) {
 
 Tensor Tensor::zeros(const Shape& shape, DType dtype, Device device) {
   Tensor t = empty(shape, dtype, device);
-  if (!device.is_meta() && t.bytes() > 0)
+  if (device.is_cuda())
+    t.fill(0);
+  else if (!device.is_meta() && t.bytes() > 0)
     std::memset(t.raw_data(), 0, static_cast<std::size_t>(t.bytes()));
   return t;
 }
@@ -52,7 +55,8 @@ Tensor Tensor::arange(std::int64_t n, DType dtype) {
     T* data = t.data<T>();
     for (std::int64_t i = 0; i < n; ++i) data[i] = static_cast<T>(static_cast<compute_t<T>>(i));
   });
-  return t;
+  const Device device = current_rank().device;
+  return device.is_cuda() ? t.to(device) : t;
 }
 
 void* Tensor::raw_data() const {
@@ -241,6 +245,14 @@ Tensor Tensor::clone() const {
   return t;
 }
 
+Tensor Tensor::to(Device device) const {
+  if (device == this->device()) return *this;
+  const Strides strides = is_dense() ? strides_ : contiguous_strides(shape_);
+  Tensor t = empty_strided(shape_, strides, dtype_, device);
+  t.copy_from(*this);
+  return t;
+}
+
 Tensor Tensor::to(DType dtype) const {
   if (dtype == dtype_) return *this;
   const Strides strides = is_dense() ? strides_ : contiguous_strides(shape_);
@@ -257,17 +269,21 @@ void Tensor::copy_from(const Tensor& source) const {
              name_of(source.device()), name_of(device()));
     return;
   }
+  if (SG_CUDA && (device().is_cuda() || source.device().is_cuda()))
+    return cuda::copy(source, *this);
   kernels::copy(source, *this);
 }
 
 void Tensor::fill(double value) const {
   storage_->bump_version();
   if (is_meta()) return;
+  if (SG_CUDA && device().is_cuda()) return cuda::fill(*this, value);
   kernels::fill(*this, value);
 }
 
 double Tensor::item() const {
   SG_CHECK(numel() == 1, "[item] needs one element, got shape {}", shape_);
+  if (device().is_cuda()) return to(kCpu).item();
   return visit(dtype_, [&](auto type) {
     using T = typename decltype(type)::type;
     return static_cast<double>(static_cast<compute_t<T>>(*data<T>()));

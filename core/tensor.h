@@ -41,16 +41,17 @@ class Tensor {
   static Tensor zeros(const Shape& shape, DType dtype = DType::f32);
   static Tensor zeros(const Shape& shape, DType dtype, Device device);
   static Tensor full(const Shape& shape, double value, DType dtype = DType::f32);
-  /// 0, 1, ..., n - 1.
+  /// 0, 1, ..., n - 1, on the current rank's device.
   static Tensor arange(std::int64_t n, DType dtype = DType::i64);
-  /// A copy of `values` in row-major order; an error if their count does not fit `shape`.
+  /// A copy of `values` in row-major order, on the current rank's device; an error if their count
+  /// does not fit `shape`.
   template <class T>
   static Tensor from(std::span<const T> values, const Shape& shape) {
     Tensor t = empty(shape, dtype_of<T>, kCpu);
     SG_CHECK(static_cast<std::int64_t>(values.size()) == t.numel(),
              "[tensor] {} values do not fill shape {}", values.size(), shape);
     std::copy(values.begin(), values.end(), t.data<T>());
-    return t;
+    return current_rank().device.is_cuda() ? t.to(current_rank().device) : t;
   }
   template <class T>
   static Tensor from(const std::vector<T>& values, const Shape& shape) {
@@ -68,18 +69,23 @@ class Tensor {
   DType dtype() const { return dtype_; }
   Device device() const { return storage_->device(); }
   bool is_meta() const { return device().is_meta(); }
+  bool is_cuda() const { return device().is_cuda(); }
   std::int64_t numel() const { return sg::numel(shape_); }
   std::int64_t bytes() const { return numel() * static_cast<std::int64_t>(size_of(dtype_)); }
   const std::shared_ptr<Storage>& storage() const { return storage_; }
 
-  /// First element. An error names both dtypes if T is another one, or the device if there are no
-  /// bytes.
+  /// First element, for the CPU. An error names both dtypes if T is another one, or the device if
+  /// it has no bytes or the CPU cannot reach them.
   template <class T>
   T* data() const {
     SG_CHECK(dtype_of<T> == dtype_, "[tensor] asked for {} data of a {} tensor of shape {}",
              name_of(dtype_of<T>), name_of(dtype_), shape_);
+    SG_CHECK(!defined() || !is_cuda(),
+             "[tensor] {} is on {}, which the CPU cannot read; copy it with to(kCpu)",
+             name_of(dtype_), name_of(device()));
     return static_cast<T*>(raw_data());
   }
+  /// The address, on whatever device.
   void* raw_data() const;
 
   bool is_contiguous() const { return strides_match(contiguous_strides(shape_)); }
@@ -115,6 +121,8 @@ class Tensor {
   /// A fresh dense copy with the same strides order.
   Tensor clone() const;
   Tensor to(DType dtype) const;
+  /// This tensor if it is there, else a copy of its values. A copy to the CPU waits for them.
+  Tensor to(Device device) const;
   /// Copies values (and casts) from a tensor of the same shape; counts as a change in place.
   void copy_from(const Tensor& source) const;
   void fill(double value) const;
@@ -124,7 +132,7 @@ class Tensor {
   std::vector<double> to_doubles() const;
   template <class T>
   std::vector<T> to_vector() const {
-    const Tensor t = to(dtype_of<T>).contiguous();
+    const Tensor t = to(dtype_of<T>).contiguous().to(kCpu);
     return std::vector<T>(t.data<T>(), t.data<T>() + t.numel());
   }
 

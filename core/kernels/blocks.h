@@ -52,6 +52,5 @@ void to_compute(DType dtype, const void* from, void* to, std::int64_t n);
 void from_compute(DType dtype, const void* from, void* to, std::int64_t n);
 /// Bytes of the compute type.
 std::size_t compute_size(DType dtype);
-inline bool is_half(DType dtype) { return dtype == DType::bf16 || dtype == DType::f16; }
 
 }  // namespace sg::kernels

@@ -1,6 +1,6 @@
-// SG_HD marks functions that the CPU tables and, later, the CUDA tables share. They are inlined
-// wherever they are used: kernels are compiled once for each instruction set, and a function left
-// out of line there could be linked into code for an older processor.
+// SG_HD marks functions that the CPU's and the GPU's kernels share. They are inlined wherever they
+// are used: kernels are compiled once for each instruction set, and a function left out of line
+// there could be linked into code for an older processor.
 #pragma once
 
 #if defined(__CUDACC__)

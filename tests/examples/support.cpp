@@ -122,6 +122,14 @@ Outcome run(const std::string& program, const std::string& arguments) {
   return Process(program, arguments).wait();
 }
 
+bool has_terminals() {
+  const int terminal = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+  const bool there = terminal >= 0 && grantpt(terminal) == 0 && unlockpt(terminal) == 0 &&
+                     ::access(ptsname(terminal), R_OK | W_OK) == 0;
+  if (terminal >= 0) ::close(terminal);
+  return there;
+}
+
 Outcome run_in_terminal(const std::string& program, const std::string& arguments) {
   const int terminal = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
   EXPECT_TRUE(terminal >= 0 && grantpt(terminal) == 0 && unlockpt(terminal) == 0);

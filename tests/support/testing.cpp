@@ -3,11 +3,22 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 
 #include "core/rng.h"
 
 namespace sg::test {
+namespace {
+
+// The suites of a room run on another device where SHARDGRAD_TEST_DEVICE names it.
+const bool device_set = [] {
+  if (const char* name = std::getenv("SHARDGRAD_TEST_DEVICE"))
+    current_rank().device = device_of(name);
+  return true;
+}();
+
+}  // namespace
 
 std::string error_of(const std::function<void()>& f) {
   try {
@@ -25,7 +36,7 @@ Tensor random(const Shape& shape, DType dtype, std::uint64_t seed, double low, d
     const auto words = philox(mix_keys(name_key("test"), seed), static_cast<std::uint64_t>(i), 0);
     data[i] = low + (high - low) * uniform_double(words[0], words[1]);
   }
-  return x.to(dtype);
+  return x.to(current_rank().device).to(dtype);
 }
 
 Tensor reversed_order(const Tensor& x) {
@@ -70,7 +81,7 @@ std::vector<std::vector<std::int64_t>> indices(const Shape& shape) {
 
 double at(const Tensor& x, const std::vector<std::int64_t>& index) {
   const int skip = static_cast<int>(index.size()) - x.dim_count();
-  Tensor view = x;
+  Tensor view = x.to(kCpu);
   for (int d = 0; d < x.dim_count(); ++d)
     view = view.slice(d, x.shape()[d] == 1 ? 0 : index[static_cast<std::size_t>(d + skip)], 1);
   return view.item();
@@ -89,7 +100,7 @@ void expect_close(const Tensor& a, const Tensor& b, double rtol, double atol) {
 void expect_same_bits(const Tensor& a, const Tensor& b) {
   ASSERT_EQ(describe(a), describe(b));
   if (!a.defined()) return;
-  const Tensor x = a.contiguous(), y = b.contiguous();
+  const Tensor x = a.contiguous().to(kCpu), y = b.contiguous().to(kCpu);
   const std::size_t item = size_of(a.dtype());
   const char *p = static_cast<const char*>(x.raw_data()),
              *q = static_cast<const char*>(y.raw_data());

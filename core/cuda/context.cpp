@@ -1,0 +1,157 @@
+#include "core/cuda/context.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+
+#include "core/check.h"
+#include "core/cuda/cuda.h"
+
+namespace sg::cuda {
+namespace {
+
+thread_local int tls_device = -1;
+
+void use(int device) {
+  if (tls_device == device) return;
+  check(cudaSetDevice(device), "device", "cudaSetDevice");
+  tls_device = device;
+}
+
+// The codes of Context::found().
+enum Found : std::int64_t { kFine = 0, kIndexOutside = 1, kTargetOutside = 2 };
+
+}  // namespace
+
+void check(cudaError_t status, std::string_view op, std::string_view call) {
+  if (status == cudaSuccess) [[likely]]
+    return;
+  cudaGetLastError();  // it would be reported again by the next call
+  const Rank& rank = current_rank();
+  fail("[{}] {} on cuda:{}, rank {}: {} ({})", op, call, std::max(tls_device, 0), rank.index,
+       cudaGetErrorString(status), cudaGetErrorName(status));
+}
+
+void check_launch(const Launch& on) { check(cudaGetLastError(), on.op, "the kernel's launch"); }
+
+Context::Context(int device) : device_(device) {
+  const int count = device_count();
+  SG_CHECK(count > 0, "[device] cuda:{} asked for, but {}", device, why_none());
+  SG_CHECK(device >= 0 && device < count,
+           "[device] there is no cuda:{}; this process sees {} GPU{} (CUDA_VISIBLE_DEVICES)",
+           device, count, count == 1 ? "" : "s");
+  use(device);
+  check(cudaDeviceGetAttribute(&processors_, cudaDevAttrMultiProcessorCount, device), "device",
+        "cudaDeviceGetAttribute");
+  // What is freed stays in the pool: a training step asks for the same bytes again.
+  cudaMemPool_t pool = nullptr;
+  check(cudaDeviceGetDefaultMemPool(&pool, device), "device", "cudaDeviceGetDefaultMemPool");
+  std::uint64_t keep = UINT64_MAX;
+  check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep), "device",
+        "cudaMemPoolSetAttribute");
+  check(cudaStreamCreateWithFlags(&compute_, cudaStreamNonBlocking), "device", "cudaStreamCreate");
+  check(cudaStreamCreateWithFlags(&communication_, cudaStreamNonBlocking), "device",
+        "cudaStreamCreate");
+  found_ = static_cast<std::int64_t*>(allocate(4 * sizeof(std::int64_t)));
+  check(cudaMemsetAsync(found_, 0, 4 * sizeof(std::int64_t), compute_), "device",
+        "cudaMemsetAsync");
+}
+
+Context::~Context() {
+  // Errors on the way out have been thrown where they were found.
+  cudaSetDevice(device_);
+  tls_device = device_;
+  if (found_ != nullptr) cudaFreeAsync(found_, compute_);
+  if (compute_ != nullptr) cudaStreamSynchronize(compute_);
+  if (communication_ != nullptr) cudaStreamDestroy(communication_);
+  if (compute_ != nullptr) cudaStreamDestroy(compute_);
+}
+
+void* Context::allocate(std::size_t bytes) {
+  void* data = nullptr;
+  const cudaError_t status = cudaMallocAsync(&data, bytes, compute_);
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    const MemoryInfo info = memory_info(cuda_device(device_));
+    fail("[memory] rank {} asked for {} bytes on cuda:{}, which has {} of {} free (this process "
+         "holds {}); use a smaller batch, more ranks or a higher ZeRO stage",
+         current_rank().index, bytes, device_, info.free, info.total, info.pool_reserved);
+  }
+  check(status, "memory", "cudaMallocAsync");
+  return data;
+}
+
+void Context::free(void* data) noexcept {
+  // A failure here follows one that has been, or will be, thrown by the call that it concerns.
+  if (cudaFreeAsync(data, compute_) != cudaSuccess) cudaGetLastError();
+}
+
+void Context::synchronize(std::string_view op) {
+  std::int64_t found[4] = {};
+  check(cudaMemcpyAsync(found, found_, sizeof found, cudaMemcpyDeviceToHost, compute_), op,
+        "cudaMemcpyAsync");
+  check(cudaStreamSynchronize(compute_), op, "cudaStreamSynchronize");
+  if (found[0] == kFine) return;
+  check(cudaMemsetAsync(found_, 0, 4 * sizeof(std::int64_t), compute_), op, "cudaMemsetAsync");
+  if (found[0] == kIndexOutside)
+    fail("[embedding] index {} at {} is outside [0, {})", found[1], found[2], found[3]);
+  fail("[cross_entropy] target {} at index {} is outside [0, {})", found[1], found[2], found[3]);
+}
+
+Context& context(Device device) {
+  std::shared_ptr<Context>& own = current_rank().memory->cuda;
+  if (own == nullptr) own = std::make_shared<Context>(device.index);
+  SG_CHECK(own->device() == device.index,
+           "[device] rank {} works on cuda:{}, and cannot use cuda:{} besides",
+           current_rank().index, own->device(), device.index);
+  use(device.index);
+  return *own;
+}
+
+Launch on(const char* op, Device device) {
+  const Context& c = context(device);
+  return {op, c.compute(), c.processors()};
+}
+
+void* allocate(Device device, std::size_t bytes) { return context(device).allocate(bytes); }
+void free(Memory& memory, void* data) noexcept { memory.cuda->free(data); }
+
+int device_count() {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess) {
+    cudaGetLastError();
+    return 0;
+  }
+  return count;
+}
+
+std::string why_none() {
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  cudaGetLastError();
+  if (status != cudaSuccess) return cudaGetErrorString(status);
+  return count == 0 ? "no GPU is visible (CUDA_VISIBLE_DEVICES)" : "";
+}
+
+void synchronize(Device device) { context(device).synchronize("synchronize"); }
+
+MemoryInfo memory_info(Device device) {
+  MemoryInfo info;
+  std::size_t free = 0, total = 0;
+  use(device.index);
+  check(cudaMemGetInfo(&free, &total), "device", "cudaMemGetInfo");
+  info.free = static_cast<std::int64_t>(free);
+  info.total = static_cast<std::int64_t>(total);
+  cudaMemPool_t pool = nullptr;
+  check(cudaDeviceGetDefaultMemPool(&pool, device.index), "device", "cudaDeviceGetDefaultMemPool");
+  std::uint64_t bytes = 0;
+  check(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrReservedMemCurrent, &bytes), "device",
+        "cudaMemPoolGetAttribute");
+  info.pool_reserved = static_cast<std::int64_t>(bytes);
+  check(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &bytes), "device",
+        "cudaMemPoolGetAttribute");
+  info.pool_used = static_cast<std::int64_t>(bytes);
+  return info;
+}
+
+}  // namespace sg::cuda

@@ -1,0 +1,60 @@
+// What a rank has on its GPU: streams, the pool that its memory comes from, a place for errors that
+// kernels find. Host code; it includes CUDA's header, so only core/cuda and what is built with CUDA
+// may include it.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <string_view>
+
+#include "core/cuda/launch.h"
+#include "core/rank.h"
+
+namespace sg::cuda {
+
+/// Throws unless `status` is success: "[relu] cudaMallocAsync on cuda:0, rank 2: out of memory".
+void check(cudaError_t status, std::string_view op, std::string_view call);
+
+class Context {
+ public:
+  /// Errors: there is no such device, or no driver (the text says which).
+  explicit Context(int device);
+  ~Context();
+  Context(const Context&) = delete;
+  Context& operator=(const Context&) = delete;
+
+  int device() const { return device_; }
+  int processors() const { return processors_; }
+  /// Ops run here, in program order.
+  cudaStream_t compute() const { return compute_; }
+  /// Collectives and prefetched copies, beside `compute`.
+  cudaStream_t communication() const { return communication_; }
+
+  /// Stream-ordered: the bytes are the caller's for work on `compute` from now on, and until the
+  /// work queued before free().
+  void* allocate(std::size_t bytes);
+  void free(void* data) noexcept;
+
+  /// Waits for everything queued, then throws what a kernel has found wrong (an index outside its
+  /// range, say).
+  void synchronize(std::string_view op);
+
+  /// Words that kernels write what they find wrong to: {code, value, place, limit}; 0 is fine. On
+  /// the device; the first error stays.
+  std::int64_t* found() const { return found_; }
+
+ private:
+  int device_;
+  int processors_ = 1;
+  cudaStream_t compute_ = nullptr, communication_ = nullptr;
+  std::int64_t* found_ = nullptr;
+};
+
+/// The current rank's, on the device of its tensors; made at first use. Makes it the thread's
+/// current device.
+Context& context(Device device);
+/// For the launch of a kernel of `op` on the compute stream.
+Launch on(const char* op, Device device);
+
+}  // namespace sg::cuda

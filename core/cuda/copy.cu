@@ -1,0 +1,58 @@
+// Copies, casts and fills of strided values on the GPU.
+#include "core/cuda/kernels.h"
+
+namespace sg::cuda {
+namespace {
+
+template <class From, class To>
+struct Copy {
+  const From* from;
+  To* to;
+  Walk<2> walk;
+  SG_HD void operator()(std::int64_t i) const {
+    std::int64_t at[2];
+    walk.locate(i, at);
+    if constexpr (std::is_same_v<From, To>)
+      to[at[0]] = from[at[1]];
+    else
+      to[at[0]] =
+          static_cast<To>(static_cast<compute_t<To>>(static_cast<compute_t<From>>(from[at[1]])));
+  }
+};
+
+template <class T>
+struct Fill {
+  T value;
+  T* to;
+  Walk<1> walk;
+  SG_HD void operator()(std::int64_t i) const {
+    std::int64_t at[1];
+    walk.locate(i, at);
+    to[at[0]] = value;
+  }
+};
+
+}  // namespace
+
+void copy_strided(const Launch& on, DType to, DType from, std::int64_t n, const Walk<2>& walk,
+                  const void* input, void* output) {
+  visit(from, [&](auto source) {
+    visit(to, [&](auto target) {
+      using From = typename decltype(source)::type;
+      using To = typename decltype(target)::type;
+      for_each(on, n,
+               Copy<From, To>{static_cast<const From*>(input), static_cast<To*>(output), walk});
+    });
+  });
+}
+
+void fill_strided(const Launch& on, DType dtype, std::int64_t n, const Walk<1>& walk, double value,
+                  void* output) {
+  visit(dtype, [&](auto type) {
+    using T = typename decltype(type)::type;
+    const T element = static_cast<T>(static_cast<compute_t<T>>(value));
+    for_each(on, n, Fill<T>{element, static_cast<T*>(output), walk});
+  });
+}
+
+}  // namespace sg::cuda

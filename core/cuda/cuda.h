@@ -1,0 +1,41 @@
+// What the rest of the library asks about GPUs; without CUDA in the build there are none. No CUDA
+// header is needed to include this.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "core/device.h"
+
+namespace sg {
+struct Memory;
+}
+
+namespace sg::cuda {
+
+/// GPUs that this process can use; 0 where there is none, no driver or no CUDA in this build.
+int device_count();
+/// Why device_count() is 0, for error texts and skipped tests: "the build has no CUDA
+/// (SHARDGRAD_CUDA=ON)", "no CUDA-capable device is detected".
+std::string why_none();
+
+/// Bytes on the current rank's GPU, in the order of its compute stream. Errors: out of memory, with
+/// what the card has; no such GPU, with why.
+void* allocate(Device device, std::size_t bytes);
+/// Given back, by whatever thread, to the rank that `memory` is of.
+void free(Memory& memory, void* data) noexcept;
+
+/// Waits until everything that the current rank has queued on `device` is done. Errors: what went
+/// wrong there.
+void synchronize(Device device);
+
+/// What a card's driver says beside the ledger. Bytes.
+struct MemoryInfo {
+  std::int64_t total = 0, free = 0;  ///< of the card, all processes
+  std::int64_t pool_reserved = 0;    ///< held by this process's pool, used or not
+  std::int64_t pool_used = 0;
+};
+MemoryInfo memory_info(Device device);
+
+}  // namespace sg::cuda

@@ -1,0 +1,16 @@
+// A build without CUDA has no GPUs.
+#include "core/check.h"
+#include "core/cuda/cuda.h"
+
+#if !SG_CUDA
+namespace sg::cuda {
+
+int device_count() { return 0; }
+std::string why_none() { return "this build has no CUDA (configure with SHARDGRAD_CUDA=ON)"; }
+void* allocate(Device device, std::size_t) { fail("[device] {}: {}", name_of(device), why_none()); }
+void free(Memory&, void*) noexcept {}
+void synchronize(Device device) { fail("[device] {}: {}", name_of(device), why_none()); }
+MemoryInfo memory_info(Device device) { fail("[device] {}: {}", name_of(device), why_none()); }
+
+}  // namespace sg::cuda
+#endif

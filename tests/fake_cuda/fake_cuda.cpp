@@ -1,0 +1,241 @@
+#include "fake_cuda.h"
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <thread>
+#include <utility>
+
+namespace {
+
+using Work = std::function<void()>;
+
+constexpr int kDevices = 2;
+constexpr std::size_t kTotal = std::size_t{1} << 34;
+
+thread_local cudaError_t last_error = cudaSuccess;
+std::atomic<std::size_t> used_bytes{0};
+
+cudaError_t keep(cudaError_t error) {
+  if (error != cudaSuccess) last_error = error;
+  return error;
+}
+
+int delay() {
+  static const int microseconds = [] {
+    const char* text = std::getenv("SHARDGRAD_FAKE_CUDA_DELAY");
+    return text != nullptr ? std::atoi(text) : 0;
+  }();
+  return microseconds;
+}
+
+// What an event was last recorded as. Waiting streams hold on to the recording they saw.
+struct Recording {
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool done = false;
+
+  void finish() {
+    {
+      const std::lock_guard lock(mutex);
+      done = true;
+    }
+    changed.notify_all();
+  }
+  void wait() {
+    std::unique_lock lock(mutex);
+    changed.wait(lock, [&] { return done; });
+  }
+};
+
+}  // namespace
+
+struct FakeEvent {
+  std::mutex mutex;
+  std::shared_ptr<Recording> recording;  // null: never recorded
+  std::shared_ptr<Recording> last() {
+    const std::lock_guard lock(mutex);
+    return recording;
+  }
+};
+
+struct FakeStream {
+  FakeStream() : thread([this] { run(); }) {}
+  ~FakeStream() {
+    {
+      const std::lock_guard lock(mutex);
+      stop = true;
+    }
+    changed.notify_all();
+    thread.join();
+  }
+  void enqueue(Work work) {
+    {
+      const std::lock_guard lock(mutex);
+      queue.push_back(std::move(work));
+    }
+    changed.notify_all();
+  }
+  void run() {
+    std::minstd_rand random(std::random_device{}());
+    std::unique_lock lock(mutex);
+    while (true) {
+      changed.wait(lock, [&] { return stop || !queue.empty(); });
+      if (queue.empty()) return;
+      Work work = std::move(queue.front());
+      queue.pop_front();
+      lock.unlock();
+      if (delay() > 0)
+        std::this_thread::sleep_for(
+            std::chrono::microseconds(random() % static_cast<unsigned>(delay())));
+      work();
+      work = nullptr;
+      lock.lock();
+    }
+  }
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::deque<Work> queue;
+  bool stop = false;
+  std::thread thread;
+};
+
+namespace sg::cuda::fake {
+void enqueue(cudaStream_t stream, Work work) { stream->enqueue(std::move(work)); }
+}  // namespace sg::cuda::fake
+
+using sg::cuda::fake::enqueue;
+
+const char* cudaGetErrorString(cudaError_t error) {
+  switch (error) {
+    case cudaSuccess:
+      return "no error";
+    case cudaErrorMemoryAllocation:
+      return "out of memory";
+    case cudaErrorInvalidDevice:
+      return "invalid device ordinal";
+    default:
+      return "an error of the stand-in";
+  }
+}
+const char* cudaGetErrorName(cudaError_t error) {
+  return error == cudaErrorMemoryAllocation ? "cudaErrorMemoryAllocation" : "cudaError";
+}
+cudaError_t cudaGetLastError() { return std::exchange(last_error, cudaSuccess); }
+
+cudaError_t cudaGetDeviceCount(int* count) {
+  *count = kDevices;
+  return cudaSuccess;
+}
+cudaError_t cudaSetDevice(int device) {
+  return keep(device >= 0 && device < kDevices ? cudaSuccess : cudaErrorInvalidDevice);
+}
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+  *value = 4;
+  return cudaSuccess;
+}
+cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
+  *total = kTotal;
+  *free = kTotal - used_bytes.load();
+  return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int) {
+  *pool = nullptr;
+  return cudaSuccess;
+}
+cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) { return cudaSuccess; }
+cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t, cudaMemPoolAttr, void* value) {
+  *static_cast<std::uint64_t*>(value) = used_bytes.load();
+  return cudaSuccess;
+}
+
+// A block begins with its size; what the caller gets is aligned as CUDA aligns it. Contents are
+// filled with a pattern: nothing may count on zeros.
+namespace {
+constexpr std::size_t kHead = 256;
+}
+cudaError_t cudaMallocAsync(void** data, std::size_t bytes, cudaStream_t stream) {
+  if (bytes > kTotal - used_bytes.load()) return keep(cudaErrorMemoryAllocation);
+  char* block = static_cast<char*>(std::aligned_alloc(kHead, kHead + (bytes + 255) / 256 * 256));
+  if (block == nullptr) return keep(cudaErrorMemoryAllocation);
+  std::memcpy(block, &bytes, sizeof bytes);
+  used_bytes += bytes;
+  *data = block + kHead;
+  enqueue(stream, [to = block + kHead, bytes] { std::memset(to, 0xA5, bytes); });
+  return cudaSuccess;
+}
+cudaError_t cudaFreeAsync(void* data, cudaStream_t stream) {
+  enqueue(stream, [block = static_cast<char*>(data) - kHead] {
+    std::size_t bytes = 0;
+    std::memcpy(&bytes, block, sizeof bytes);
+    used_bytes -= bytes;
+    std::free(block);
+  });
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream) {
+  enqueue(stream, [=] { std::memmove(to, from, bytes); });
+  // Pageable memory: as on a card, the call returns when the CPU's side has been read or written.
+  if (kind != cudaMemcpyDeviceToDevice) return cudaStreamSynchronize(stream);
+  return cudaSuccess;
+}
+cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t stream) {
+  enqueue(stream, [=] { std::memset(to, value, bytes); });
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  *stream = new FakeStream;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  delete stream;  // runs what is queued first
+  return cudaSuccess;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  const auto recording = std::make_shared<Recording>();
+  enqueue(stream, [recording] { recording->finish(); });
+  recording->wait();
+  return cudaSuccess;
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  if (const auto recording = event->last()) enqueue(stream, [recording] { recording->wait(); });
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  *event = new FakeEvent;
+  return cudaSuccess;
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete event;
+  return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  const auto recording = std::make_shared<Recording>();
+  {
+    const std::lock_guard lock(event->mutex);
+    event->recording = recording;
+  }
+  enqueue(stream, [recording] { recording->finish(); });
+  return cudaSuccess;
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  if (const auto recording = event->last()) recording->wait();
+  return cudaSuccess;
+}
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  const auto recording = event->last();
+  if (recording == nullptr) return cudaSuccess;
+  const std::lock_guard lock(recording->mutex);
+  return recording->done ? cudaSuccess : cudaErrorNotReady;
+}
