@@ -40,9 +40,9 @@ class Process {
 /// Runs to the end.
 Outcome run(const std::string& program, const std::string& arguments);
 
-/// Runs to the end with a terminal as standard output and error; both are in `out`.
 /// Whether this machine gives out pseudo-terminals.
 bool has_terminals();
+/// Runs to the end with a terminal as standard output and error; both are in `out`.
 Outcome run_in_terminal(const std::string& program, const std::string& arguments);
 
 /// A folder of this test's own, emptied at its first use.
