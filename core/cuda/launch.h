@@ -18,7 +18,7 @@
 
 #include "core/kernels/host_device.h"
 
-#if !defined(__CUDACC__)
+#if defined(SG_FAKE_CUDA)
 #include "fake_cuda.h"
 #endif
 
@@ -161,7 +161,7 @@ void for_rows(const Launch& on, std::int64_t rows, std::int64_t row_length, cons
   check_launch(on);
 }
 
-#else  // the host's stand-in
+#elif defined(SG_FAKE_CUDA)
 
 /// One thread has a whole row.
 struct SerialTeam {
