@@ -38,12 +38,14 @@ Var conv2d(const Var& x, const Var& weight, const Var& bias, const Conv2dOptions
 
 Var conv2d_relu_max_pool2d(const Var& x, const Var& weight, const Var& bias,
                            const Conv2dOptions& conv, const Pool2dOptions& pool) {
-  if (!ops::conv2d_relu_max_pool2d_is_fused(x.shape(), weight.shape(), x.dtype(), conv, pool)) {
+  const Tensor input = x.value();
+  if (!ops::conv2d_relu_max_pool2d_is_fused(x.shape(), weight.shape(), x.dtype(), conv, pool,
+                                            input.device())) {
     Conv2dOptions with_relu = conv;
     with_relu.relu = true;
     return max_pool2d(conv2d(x, weight, bias, with_relu), pool);
   }
-  const Tensor input = x.value(), w = weight.value();
+  const Tensor w = weight.value();
   const ops::MaxPool y =
       ops::conv2d_relu_max_pool2d(input, w, bias.defined() ? bias.value() : Tensor(), conv, pool);
   return record(

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/cuda/ops.h"
 #include "core/kernels/conv_direct_passes.h"
 #include "core/kernels/conv_pixels_passes.h"
 #include "core/kernels/conv_reference.h"
@@ -121,6 +122,19 @@ void check_wanted(const Conv2dGrads& wanted, const Shape& weight) {
              wanted.bias.shape(), weight[0]);
 }
 
+// Whether a GPU's kernels serve a tensor: a meta tensor has the layouts of the rank's device.
+bool is_on_gpu(Device device) {
+  return device.is_cuda() || (device.is_meta() && current_rank().device.is_cuda());
+}
+
+// On a GPU channels-last serves every convolution best (core/cuda/ops_conv.cpp says why).
+Tensor make_gpu_output(const Shape& shape, DType dtype, Device device, ConvAlgorithm asked) {
+  SG_CHECK(asked == ConvAlgorithm::automatic,
+           "[conv2d] the algorithm {} is one of the CPU's; {} has automatic alone", name_of(asked),
+           name_of(device));
+  return Tensor::empty_strided(shape, channels_last_strides(shape), dtype, device);
+}
+
 // No pixels or no channels: sums of nothing.
 void zero_weight_grads(const Conv2dGrads& wanted) {
   if (wanted.weight.defined()) wanted.weight.fill(0);
@@ -192,6 +206,13 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias,
               const Conv2dOptions& options, ConvAlgorithm asked) {
   check_bias(x, weight, bias);
   const Shape shape = conv2d_shape(x.shape(), weight.shape(), options);
+  if (is_on_gpu(x.device())) {
+    const Tensor y = make_gpu_output(shape, x.dtype(), x.device(), asked);
+    if (SG_CUDA && x.is_cuda() && y.numel() > 0)
+      cuda::conv2d(geometry(x.shape(), weight.shape(), shape, options), x, weight, bias,
+                   options.relu, y);
+    return y;
+  }
   if (is_half(x.dtype()))
     return conv2d(to_f32(x), to_f32(weight), to_f32(bias), options, asked).to(x.dtype());
   const ConvAlgorithm algorithm = resolve(asked, x.shape(), weight.shape(), x.dtype(), options);
@@ -238,6 +259,20 @@ Tensor conv2d_backward(const Tensor& grad, const Tensor& output, const Tensor& x
   SG_CHECK(grad.shape() == shape, "[conv2d] the gradient is {}, the output {}", grad.shape(),
            shape);
   check_wanted(wanted, weight_shape);
+  if (is_on_gpu(grad.device())) {
+    Tensor dx;
+    if (wanted.x) dx = make_gpu_output(x_shape, grad.dtype(), grad.device(), asked);
+    if (grad.is_meta()) return dx;
+    if (grad.numel() == 0 || numel(x_shape) == 0) {
+      if (wanted.x) dx.fill(0);
+      zero_weight_grads(wanted);
+    } else if (SG_CUDA) {
+      const ConvGeometry g = geometry(x_shape, weight_shape, shape, options);
+      cuda::conv2d_backward(g, options.relu ? relu_grad(output, grad) : grad, x, weight, dx,
+                            wanted.weight, wanted.bias);
+    }
+    return dx;
+  }
   if (is_half(grad.dtype())) {
     const Conv2dGrads f32{wanted.x, to_f32(wanted.weight), to_f32(wanted.bias)};
     const Tensor dx = conv2d_backward(to_f32(grad), to_f32(output), to_f32(x), to_f32(weight),
@@ -307,21 +342,23 @@ Tensor conv2d_backward(const Tensor& grad, const Tensor& output, const Tensor& x
 }
 
 bool conv2d_relu_max_pool2d_is_fused(const Shape& x, const Shape& weight, DType dtype,
-                                     const Conv2dOptions& conv, const Pool2dOptions& pool) {
+                                     const Conv2dOptions& conv, const Pool2dOptions& pool,
+                                     Device device) {
   using Pair = std::array<std::int64_t, 2>;
   const bool halves = pool.kernel == Pair{2, 2} &&
                       (pool.stride == Pair{2, 2} || pool.stride == Pair{0, 0}) &&
                       pool.padding == Pair{0, 0};
-  if (!halves || dtype != DType::f32) return false;
+  if (!halves || dtype != DType::f32 || is_on_gpu(device)) return false;
   const ConvAlgorithm algorithm = conv2d_algorithm(x, weight, dtype, conv);
   return reads_any_layout(algorithm) || algorithm == ConvAlgorithm::winograd;
 }
 
 MaxPool conv2d_relu_max_pool2d(const Tensor& x, const Tensor& weight, const Tensor& bias,
                                const Conv2dOptions& conv, const Pool2dOptions& pool) {
-  SG_CHECK(conv2d_relu_max_pool2d_is_fused(x.shape(), weight.shape(), x.dtype(), conv, pool),
-           "[conv2d_relu_max_pool2d] no fused kernel for input {}, weight {}", describe(x),
-           describe(weight));
+  SG_CHECK(
+      conv2d_relu_max_pool2d_is_fused(x.shape(), weight.shape(), x.dtype(), conv, pool, x.device()),
+      "[conv2d_relu_max_pool2d] no fused kernel for input {}, weight {}", describe(x),
+      describe(weight));
   check_bias(x, weight, bias);
   const Shape full = conv2d_shape(x.shape(), weight.shape(), conv);
   const Shape shape = pool2d_shape("max_pool2d", full, pool);

@@ -49,7 +49,7 @@ ConvAlgorithm conv2d_algorithm(const Shape& x, const Shape& weight, DType dtype,
 /// The shape of conv2d's output; errors name every shape that does not fit.
 Shape conv2d_shape(const Shape& x, const Shape& weight, const Conv2dOptions& options);
 /// x [N, C, H, W], weight [O, C / groups, kh, kw], bias [O] or undefined -> [N, O, H', W']; relu if
-/// asked.
+/// asked. On cuda the result is channels-last, and `automatic` is the only algorithm.
 Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias,
               const Conv2dOptions& options, ConvAlgorithm algorithm = ConvAlgorithm::automatic);
 
@@ -66,10 +66,11 @@ Tensor conv2d_backward(const Tensor& grad, const Tensor& output, const Tensor& x
                        const Conv2dOptions& options, const Conv2dGrads& wanted,
                        ConvAlgorithm algorithm = ConvAlgorithm::automatic);
 
-/// Whether conv2d, relu and this pooling have a fused kernel: f32, own kernels, 2x2 windows with
-/// stride 2.
+/// Whether conv2d, relu and this pooling have a fused kernel: on the CPU, f32, own kernels, 2x2
+/// windows with stride 2.
 bool conv2d_relu_max_pool2d_is_fused(const Shape& x, const Shape& weight, DType dtype,
-                                     const Conv2dOptions& conv, const Pool2dOptions& pool);
+                                     const Conv2dOptions& conv, const Pool2dOptions& pool,
+                                     Device device = kCpu);
 struct MaxPool;
 /// In the layout of x. `index` is as max_pool2d's, but 4 where the maximum is not above 0.
 MaxPool conv2d_relu_max_pool2d(const Tensor& x, const Tensor& weight, const Tensor& bias,

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "core/conv.h"
+#include "core/cuda/ops.h"
 #include "core/kernels/batch_norm.h"
 #include "core/parallel.h"
 
@@ -49,6 +50,12 @@ Tensor output_like(const Tensor& x, const Layout& layout) {
   return Tensor::empty_strided(
       x.shape(), last ? channels_last_strides(x.shape()) : contiguous_strides(x.shape()), x.dtype(),
       x.device());
+}
+
+BatchNorm make_result(const Tensor& x, const Layout& layout) {
+  const DType dtype = statistics_dtype(x.dtype());
+  return {output_like(x, layout), Tensor::empty({layout.channels}, dtype, x.device()),
+          Tensor::empty({layout.channels}, dtype, x.device())};
 }
 
 // Calls rows(part, first row, rows) in parallel parts, or planes(channel, offset of a run, length)
@@ -185,6 +192,15 @@ BatchNorm batch_norm_training(const Tensor& x, const Tensor& weight, const Tenso
   const Layout shape(x);
   SG_CHECK(shape.count() > 1,
            "[batch_norm] training needs more than one value a channel, got input {}", x.shape());
+  if (SG_CUDA && x.is_cuda()) {
+    const Tensor in = in_layout(x, shape), none;
+    const Layout l(in);
+    const BatchNorm result = make_result(in, l);
+    cuda::batch_norm_training(in, l.rows, weight, bias, update ? running_mean : none,
+                              update ? running_var : none, momentum, eps, relu, result.output,
+                              result.mean, result.invstd);
+    return result;
+  }
   if (is_half(x.dtype())) {
     const auto f32 = [](const Tensor& t) { return t.defined() ? t.to(DType::f32) : t; };
     BatchNorm result = batch_norm_training(x.to(DType::f32), f32(weight), f32(bias), running_mean,
@@ -194,9 +210,7 @@ BatchNorm batch_norm_training(const Tensor& x, const Tensor& weight, const Tenso
   }
   const Tensor in = in_layout(x, shape);
   const Layout l(in);
-  const DType dtype = statistics_dtype(x.dtype());
-  BatchNorm result{output_like(in, l), Tensor::empty({channels}, dtype, x.device()),
-                   Tensor::empty({channels}, dtype, x.device())};
+  BatchNorm result = make_result(in, l);
   if (x.is_meta()) return result;
   visit_floating("batch_norm", x.dtype(), [&](auto type) {
     using T = compute_t<typename decltype(type)::type>;
@@ -228,6 +242,14 @@ BatchNorm batch_norm_inference(const Tensor& x, const Tensor& weight, const Tens
   check_channels("bias", bias, channels);
   check_channels("running_mean", running_mean, channels);
   check_channels("running_var", running_var, channels);
+  if (SG_CUDA && x.is_cuda()) {
+    const Tensor in = in_layout(x, Layout(x));
+    const Layout l(in);
+    const BatchNorm result = make_result(in, l);
+    cuda::batch_norm_inference(in, l.rows, weight, bias, running_mean, running_var, eps, relu,
+                               result.output, result.mean, result.invstd);
+    return result;
+  }
   if (is_half(x.dtype())) {
     const auto f32 = [](const Tensor& t) { return t.defined() ? t.to(DType::f32) : t; };
     BatchNorm result = batch_norm_inference(x.to(DType::f32), f32(weight), f32(bias), running_mean,
@@ -237,9 +259,7 @@ BatchNorm batch_norm_inference(const Tensor& x, const Tensor& weight, const Tens
   }
   const Tensor in = in_layout(x, Layout(x));
   const Layout l(in);
-  const DType dtype = statistics_dtype(x.dtype());
-  BatchNorm result{output_like(in, l), Tensor::empty({channels}, dtype, x.device()),
-                   Tensor::empty({channels}, dtype, x.device())};
+  BatchNorm result = make_result(in, l);
   if (x.is_meta()) return result;
   visit_floating("batch_norm", x.dtype(), [&](auto type) {
     using T = compute_t<typename decltype(type)::type>;
@@ -262,6 +282,14 @@ Tensor batch_norm_backward(const Tensor& grad, const Tensor& x, const Tensor& we
   check_same_dtype("batch_norm", grad, x);
   SG_CHECK(grad.shape() == x.shape(), "[batch_norm] the gradient is {}, the output {}",
            grad.shape(), x.shape());
+  if (SG_CUDA && x.is_cuda()) {
+    const Tensor in = in_layout(x, Layout(x));
+    const Layout l(in);
+    const Tensor dx = wants_x ? output_like(in, l) : Tensor();
+    cuda::batch_norm_backward(in_layout(grad, l), in, l.rows, weight, bias, mean, invstd, training,
+                              relu, dx, weight_grad, bias_grad);
+    return dx;
+  }
   if (is_half(x.dtype())) {
     const auto f32 = [](const Tensor& t) { return t.defined() ? t.to(DType::f32) : t; };
     const Tensor dw = f32(weight_grad), db = f32(bias_grad);

@@ -1,5 +1,6 @@
 // Pooling: shapes, layouts and threads around the loops of core/kernels/pool.h.
 #include "core/conv.h"
+#include "core/cuda/ops.h"
 #include "core/kernels/pool.h"
 #include "core/parallel.h"
 
@@ -75,7 +76,7 @@ Shape pool2d_shape(const char* op, const Shape& x, const Pool2dOptions& o) {
 
 MaxPool max_pool2d(const Tensor& x, const Pool2dOptions& options) {
   const Shape shape = pool2d_shape("max_pool2d", x.shape(), options);
-  if (is_half(x.dtype())) {
+  if (is_half(x.dtype()) && !x.is_cuda()) {
     MaxPool pool = max_pool2d(x.to(DType::f32), options);
     pool.output = pool.output.to(x.dtype());
     return pool;
@@ -87,6 +88,10 @@ MaxPool max_pool2d(const Tensor& x, const Pool2dOptions& options) {
   if (x.is_meta() || pool.output.numel() == 0) return pool;
   const PoolGeometry g = geometry(x.shape(), shape, options);
   const Tensor in = in_layout(x, last);
+  if (SG_CUDA && x.is_cuda()) {
+    cuda::max_pool2d(g, last, in, pool.output, pool.index);
+    return pool;
+  }
   visit_floating("max_pool2d", x.dtype(), [&](auto type) {
     using T = compute_t<typename decltype(type)::type>;
     visit_index(index, [&](auto index_type) {
@@ -114,7 +119,7 @@ Tensor max_pool2d_backward(const Tensor& grad, const Tensor& index, const Shape&
                            const Pool2dOptions& options) {
   check_gradient("max_pool2d", grad.shape(), pool2d_shape("max_pool2d", x_shape, options));
   check_gradient("max_pool2d", grad.shape(), index.shape());
-  if (is_half(grad.dtype()))
+  if (is_half(grad.dtype()) && !grad.is_cuda())
     return max_pool2d_backward(grad.to(DType::f32), index, x_shape, options).to(grad.dtype());
   const bool last =
       index.is_channels_last() || (grad.is_channels_last() && index.is_contiguous() &&
@@ -123,6 +128,10 @@ Tensor max_pool2d_backward(const Tensor& grad, const Tensor& index, const Shape&
   if (dx.is_meta() || dx.numel() == 0) return dx;
   const PoolGeometry g = geometry(x_shape, grad.shape(), options);
   const Tensor dy = in_layout(grad, last);
+  if (SG_CUDA && dx.is_cuda()) {
+    cuda::max_pool2d_backward(g, last, dy, index, dx);
+    return dx;
+  }
   visit_floating("max_pool2d", grad.dtype(), [&](auto type) {
     using T = compute_t<typename decltype(type)::type>;
     visit_index(index.dtype(), [&](auto index_type) {
@@ -148,12 +157,17 @@ Tensor max_pool2d_backward(const Tensor& grad, const Tensor& index, const Shape&
 
 Tensor avg_pool2d(const Tensor& x, const Pool2dOptions& options) {
   const Shape shape = pool2d_shape("avg_pool2d", x.shape(), options);
-  if (is_half(x.dtype())) return avg_pool2d(x.to(DType::f32), options).to(x.dtype());
+  if (is_half(x.dtype()) && !x.is_cuda())
+    return avg_pool2d(x.to(DType::f32), options).to(x.dtype());
   const bool last = x.is_channels_last();
   Tensor y = Tensor::empty_strided(shape, layout(shape, last), x.dtype(), x.device());
   if (x.is_meta() || y.numel() == 0) return y;
   const PoolGeometry g = geometry(x.shape(), shape, options);
   const Tensor in = in_layout(x, last);
+  if (SG_CUDA && x.is_cuda()) {
+    cuda::avg_pool2d(g, last, in, y);
+    return y;
+  }
   visit_floating("avg_pool2d", x.dtype(), [&](auto type) {
     using T = compute_t<typename decltype(type)::type>;
     const auto& loops = kernels::avg_pool_loops<T>();
@@ -174,13 +188,17 @@ Tensor avg_pool2d(const Tensor& x, const Pool2dOptions& options) {
 
 Tensor avg_pool2d_backward(const Tensor& grad, const Shape& x_shape, const Pool2dOptions& options) {
   check_gradient("avg_pool2d", grad.shape(), pool2d_shape("avg_pool2d", x_shape, options));
-  if (is_half(grad.dtype()))
+  if (is_half(grad.dtype()) && !grad.is_cuda())
     return avg_pool2d_backward(grad.to(DType::f32), x_shape, options).to(grad.dtype());
   const bool last = grad.is_channels_last();
   Tensor dx = Tensor::empty_strided(x_shape, layout(x_shape, last), grad.dtype(), grad.device());
   if (dx.is_meta() || dx.numel() == 0) return dx;
   const PoolGeometry g = geometry(x_shape, grad.shape(), options);
   const Tensor dy = in_layout(grad, last);
+  if (SG_CUDA && dx.is_cuda()) {
+    cuda::avg_pool2d_backward(g, last, dy, dx);
+    return dx;
+  }
   visit_floating("avg_pool2d", grad.dtype(), [&](auto type) {
     using T = compute_t<typename decltype(type)::type>;
     const auto& loops = kernels::avg_pool_loops<T>();
@@ -213,6 +231,11 @@ Tensor global_avg_pool2d_backward(const Tensor& grad, const Shape& x_shape, bool
   if (dx.is_meta() || dx.numel() == 0) return dx;
   const Tensor dy = in_layout(grad, false);
   const std::int64_t channels = x_shape[1], area = x_shape[2] * x_shape[3];
+  if (SG_CUDA && dx.is_cuda()) {
+    const Pool2dOptions whole{.kernel = {x_shape[2], x_shape[3]}};
+    cuda::avg_pool2d_backward(geometry(x_shape, grad.shape(), whole), channels_last, dy, dx);
+    return dx;
+  }
   visit_floating("global_avg_pool2d", grad.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
     using C = compute_t<T>;

@@ -4,14 +4,9 @@
 #include <cstdint>
 
 #include "core/kernels/isa.h"
+#include "core/kernels/pool_geometry.h"
 
 namespace sg::kernels {
-
-struct PoolGeometry {
-  std::int64_t n, c, h, w, kh, kw, oh, ow, sh, sw, ph, pw;
-  /// Windows share no input element.
-  bool disjoint() const { return sh >= kh && sw >= kw; }
-};
 
 /// I: the type of an index within a window. A `plane` is one [H, W] of a row-major tensor; an image
 /// is one [H, W, C] of a channels-last one. x, y, index, dx and dy point to the first plane or
