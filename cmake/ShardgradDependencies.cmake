@@ -131,6 +131,7 @@ function(sg_link_dependencies)
     foreach(room core optim dist)
       sg_room_uses(${room} PRIVATE CUDA::cudart)
     endforeach()
+    sg_room_uses(core PRIVATE ${CMAKE_DL_LIBS})  # cuBLASLt is loaded when it is needed
   endif()
   sg_room_uses(nn PRIVATE nlohmann_json::nlohmann_json)
   sg_room_uses(dist PRIVATE nlohmann_json::nlohmann_json)

@@ -63,6 +63,7 @@ Context::~Context() {
   // Errors on the way out have been thrown where they were found.
   cudaSetDevice(device_);
   tls_device = device_;
+  blas_.reset();  // its memory is freed on `compute_`
   if (found_ != nullptr) cudaFreeAsync(found_, compute_);
   if (compute_ != nullptr) cudaStreamSynchronize(compute_);
   if (communication_ != nullptr) cudaStreamDestroy(communication_);

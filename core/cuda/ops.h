@@ -18,4 +18,12 @@ void elementwise(const char* name, const Elementwise& op, const Tensor& out,
 void copy(const Tensor& source, const Tensor& destination);
 void fill(const Tensor& destination, double value);
 
+// ---- ops_matmul.cpp
+
+/// out = a b (+ bias, then relu if asked), `out` contiguous, all of one rank >= 2 and of one dtype;
+/// batch dimensions are expanded. Of the last two dimensions of a and b one has stride 1 and the
+/// other at least its size. A bias [n] or relu is for two dimensions.
+void matmul(const char* op, const Tensor& out, const Tensor& a, const Tensor& b,
+            const Tensor& bias = {}, bool relu = false);
+
 }  // namespace sg::cuda
