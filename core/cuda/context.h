@@ -28,6 +28,8 @@ class Context {
   Context& operator=(const Context&) = delete;
 
   int device() const { return device_; }
+  /// Makes its device the current one of the calling thread.
+  void use() const;
   int processors() const { return processors_; }
   /// Ops run here, in program order.
   cudaStream_t compute() const { return compute_; }
