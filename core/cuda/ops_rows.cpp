@@ -52,9 +52,10 @@ Scratch loss_scratch(const LossRows& rows, const CrossEntropyCall& c) {
 }  // namespace
 
 void row_op(RowOp op, std::int64_t n, const Tensor& x, const Tensor& grad, const Tensor& out) {
+  const Tensor g = grad.defined() ? grad.to(x.dtype()) : grad;
   const bool log = op == RowOp::log_softmax || op == RowOp::log_softmax_grad;
   row_op(on(log ? "log_softmax" : "softmax", x.device()), op, x.dtype(), x.numel() / n, n,
-         x.raw_data(), data_or_null(grad), out.raw_data());
+         x.raw_data(), data_or_null(g), out.raw_data());
 }
 
 void layer_norm(std::int64_t n, const Tensor& x, const Tensor& weight, const Tensor& bias,
@@ -67,7 +68,7 @@ void layer_norm(std::int64_t n, const Tensor& x, const Tensor& weight, const Ten
 void layer_norm_grad(std::int64_t n, const Tensor& x, const Tensor& weight, const Tensor& grad,
                      const Tensor& mean, const Tensor& rstd, const Tensor& grad_x) {
   layer_norm_grad(on("layer_norm", x.device()), x.dtype(), x.numel() / n, n, x.raw_data(),
-                  data_or_null(weight), grad.raw_data(), mean.raw_data(), rstd.raw_data(),
+                  data_or_null(weight), grad.to(x.dtype()).raw_data(), mean.raw_data(), rstd.raw_data(),
                   grad_x.raw_data());
 }
 
