@@ -58,7 +58,7 @@ void gradcheck(const std::function<Var(std::span<const Var>)>& fn, std::vector<V
   }
   const Var y = fn(inputs);
   const Tensor weights = output_weights(y.shape());
-  y.backward(weights);
+  y.backward(weights.to(y.value().device()));
   const NoGrad no_grad;
   for (std::size_t k = 0; k < inputs.size(); ++k) {
     if (!inputs[k].requires_grad()) continue;

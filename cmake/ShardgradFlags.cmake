@@ -24,7 +24,8 @@ else()
 endif()
 
 # Kernels round as the CPU's do, too. 186: a comparison with 0 that a functor makes for every type.
-set(sg_cuda_flags -fmad=false --expt-relaxed-constexpr -diag-suppress=186
+# (-std by hand: CMake 3.25 knows no CUDA_STANDARD 20.)
+set(sg_cuda_flags -std=c++20 -fmad=false --expt-relaxed-constexpr -diag-suppress=186
   -Xcompiler=-ffp-contract=off)
 if(SHARDGRAD_WERROR)
   list(APPEND sg_cuda_flags -Werror=all-warnings)
@@ -32,8 +33,7 @@ endif()
 
 function(sg_compile_flags target)
   target_compile_features(${target} PUBLIC cxx_std_20)
-  set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF POSITION_INDEPENDENT_CODE ON
-    CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_EXTENSIONS OFF)
+  set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF POSITION_INDEPENDENT_CODE ON)
   target_compile_options(${target} PRIVATE
     "$<$<COMPILE_LANGUAGE:CXX>:${sg_flags}>" "$<$<COMPILE_LANGUAGE:CUDA>:${sg_cuda_flags}>")
   if(sg_sanitize)

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "core/cuda/ops.h"
 #include "core/kernels/blocks.h"
 #include "core/kernels/matmul.h"
 #include "core/ops.h"
@@ -212,6 +213,7 @@ void multiply_batches(const Tensor& out, const Tensor& a, const Tensor& b) {
 // out (contiguous) = a b; all of the same rank >= 2, batch dimensions expanded.
 void multiply_tensors(const Tensor& out, const Tensor& a, const Tensor& b) {
   if (out.is_meta() || out.numel() == 0) return;
+  if (SG_CUDA && out.is_cuda()) return cuda::matmul("matmul", out, as_matrices(a), as_matrices(b));
   if (is_half(out.dtype())) {
     const Tensor wide = Tensor::empty(out.shape(), DType::f32, out.device());
     multiply_tensors(wide, a.to(DType::f32), b.to(DType::f32));
@@ -294,7 +296,11 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, bool re
   const std::int64_t rows = numel(shape) / std::max<std::int64_t>(out, 1);
   const Tensor y = Tensor::empty({rows, out}, x.dtype(), x.device());
   if (!y.is_meta() && y.numel() > 0) {
-    if (is_half(x.dtype())) {
+    if (SG_CUDA && y.is_cuda()) {
+      cuda::matmul("linear", y, as_matrices(x.reshape({rows, in})),
+                   as_matrices(weight.transpose(0, 1)), bias.defined() ? bias.contiguous() : bias,
+                   relu);
+    } else if (is_half(x.dtype())) {
       const Tensor wide = linear(x.to(DType::f32), weight.to(DType::f32),
                                  bias.defined() ? bias.to(DType::f32) : bias, relu);
       y.copy_from(wide.reshape({rows, out}));

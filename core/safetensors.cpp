@@ -264,7 +264,7 @@ void SafetensorsWriter::write(std::string_view tensor, const Tensor& value) {
     SG_CHECK(e.shape == value.shape(), "[safetensors] {}: tensor \"{}\" is {}, declared as {}",
              name_, printable(tensor), value.shape(), e.shape);
   }
-  const Tensor dense = value.contiguous();
+  const Tensor dense = value.contiguous().to(kCpu);
   write(tensor, dense.numel() > 0 ? dense.raw_data() : nullptr, dense.numel(), dense.dtype());
 }
 

@@ -292,6 +292,14 @@ double Tensor::item() const {
 
 std::vector<double> Tensor::to_doubles() const { return to_vector<double>(); }
 
+void write_values(const Tensor& contiguous, const std::function<void(void*)>& write) {
+  if (!SG_CUDA || !contiguous.is_cuda()) return write(contiguous.raw_data());
+  const Scoped kind(current_rank().kind, Kind::buffers);
+  const Tensor host = Tensor::empty(contiguous.shape(), contiguous.dtype(), kCpu);
+  write(host.raw_data());
+  cuda::copy(host, contiguous);
+}
+
 std::string describe(const Tensor& tensor) {
   if (!tensor.defined()) return "undefined";
   return fmt::format("{} {}", name_of(tensor.dtype()), tensor.shape());

@@ -2,6 +2,7 @@
 // bytes.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -145,6 +146,10 @@ class Tensor {
   Strides strides_;
   DType dtype_ = DType::f32;
 };
+
+/// Calls write(address of the first element) for the CPU to fill a contiguous tensor, by way of
+/// main memory where it is on a GPU. A change in place is the caller's to count.
+void write_values(const Tensor& contiguous, const std::function<void(void* out)>& write);
 
 /// "f32 [4, 8]", for error texts.
 std::string describe(const Tensor& tensor);

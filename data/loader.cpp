@@ -67,8 +67,11 @@ void Loader::make_tensors(Slot& slot) const {
   const Scoped kind(current_rank().kind, Kind::buffers);
   const std::int64_t b = sampler_.micro_batch();
   Batch& batch = slot.batch;
-  batch.images = Tensor::empty({b, set_->channels, set_->height, set_->width}, options_.dtype);
-  batch.labels = Tensor::empty({b}, DType::i64);
+  // Another thread fills them: main memory, from which a batch goes to the rank's GPU.
+  const Device where = current_rank().device.is_cuda() ? kCpu : current_rank().device;
+  batch.images =
+      Tensor::empty({b, set_->channels, set_->height, set_->width}, options_.dtype, where);
+  batch.labels = Tensor::empty({b}, DType::i64, where);
   batch.images.storage()->label = "images";
   batch.labels.storage()->label = "labels";
   const bool bytes = !batch.images.is_meta();
@@ -187,7 +190,12 @@ const Batch& Loader::next() {
   lock.unlock();
   if (background) room_.notify_one();
   if (fault::at("data", {fault::Action::nan}) == fault::Action::nan) ready.batch.images.fill(NAN);
-  return ready.batch;
+  const Device device = current_rank().device;
+  if (!device.is_cuda()) return ready.batch;
+  there_ = ready.batch;
+  there_.images = there_.images.to(device);
+  there_.labels = there_.labels.to(device);
+  return there_;
 }
 
 Position Loader::position() const { return position_of(next_); }

@@ -42,7 +42,8 @@ struct Position {
   bool operator==(const Position&) const = default;
 };
 
-/// One micro-batch. `auto [images, labels] = batch` takes the two tensors.
+/// One micro-batch, on the device of the rank that asked for it. `auto [images, labels] = batch`
+/// takes the two tensors.
 struct Batch {
   Tensor images;      ///< floating [b, channels, height, width], normalised
   Tensor labels;      ///< i64 [b]
@@ -144,6 +145,7 @@ class Loader {
   DatasetPtr set_;
   LoaderOptions options_;
   Normalizer normalizer_;
+  Batch there_;            // what next() gave last, on the rank's GPU
   std::int64_t next_ = 0;  // what next() gives: a micro-batch's index since the start of epoch 0
 
   // A ring with one slot more than the depth: that one is the consumer's. A slot's number counts

@@ -1,7 +1,6 @@
 #include "dist/arrows.h"
 
 #include <algorithm>
-#include <cstring>
 #include <vector>
 
 #include "core/kernels/fold.h"
@@ -12,15 +11,14 @@ namespace {
 
 constexpr std::int64_t kGrain = 1 << 15;  // elements worth a thread
 
-// out[i] = [out[i] +] sources[0][i] + sources[1][i] + ...; out may be one of the sources.
+// out[i] = sources[0][i] + sources[1][i] + ...; out may be one of the sources.
 template <class T>
-void sum_in_rank_order(T* out, std::vector<const T*> sources, std::int64_t n, bool fold) {
-  if (fold) sources.insert(sources.begin(), out);
+void sum_in_order(const Tensor& out, const std::vector<const void*>& sources) {
   const kernels::FoldLoops<T>& loops = kernels::fold_kernels().of<T>();
-  parallel_for(n, kGrain, [&](std::int64_t begin, std::int64_t end) {
-    std::vector<const T*> from = sources;
-    for (const T*& source : from) source += begin;
-    loops.sum(out + begin, from.data(), std::ssize(from), end - begin);
+  parallel_for(out.numel(), kGrain, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<const T*> from;
+    for (const void* source : sources) from.push_back(static_cast<const T*>(source) + begin);
+    loops.sum(out.data<T>() + begin, from.data(), std::ssize(from), end - begin);
   });
 }
 
@@ -41,19 +39,15 @@ Ready<Tensor> start_all_gather(Comm& comm, const UnitLabel& unit, const Tensor& 
   const auto gather = [&comm, shard, full, bytes](Operation& operation) {
     char* const out = static_cast<char*>(full.raw_data());
     char* const own = out + comm.rank() * bytes;
-    if (own != shard.raw_data())
-      parallel_for(bytes, kGrain * 4, [&](std::int64_t begin, std::int64_t end) {
-        std::memcpy(own + begin, static_cast<const char*>(shard.raw_data()) + begin,
-                    static_cast<std::size_t>(end - begin));
-      });
+    if (own != shard.raw_data()) comm.copy(operation, own, shard.raw_data(), bytes);
     // Each rank begins with its successor, so that not all read the same memory at once.
     for (int k = 1; k < comm.size(); ++k) {
       const int r = (comm.rank() + k) % comm.size();
       comm.read(operation, r, out + r * bytes);
     }
   };
-  return {full,
-          comm.start(posting, shard.storage(), "all_gather", (comm.size() - 1) * bytes, gather)};
+  return {full, comm.start(posting, shard.device(), shard.storage(), "all_gather",
+                           (comm.size() - 1) * bytes, gather)};
 }
 
 Ready<Tensor> start_reduce_scatter(Comm& comm, const UnitLabel& unit, const Tensor& partial,
@@ -64,25 +58,26 @@ Ready<Tensor> start_reduce_scatter(Comm& comm, const UnitLabel& unit, const Tens
   posting.data = static_cast<const char*>(partial.raw_data());
   posting.stride = bytes;
   posting.bytes = bytes;
-  return {shard,
-          comm.start(
-              posting, partial.storage(), "reduce_scatter", (comm.size() - 1) * bytes,
-              [&comm, partial, shard, fold](Operation& operation) {
-                visit_floating("reduce_scatter", shard.dtype(), [&](auto type) {
-                  using T = typename decltype(type)::type;
-                  if constexpr (std::is_same_v<T, float> || std::is_same_v<T, double>) {
-                    std::vector<const T*> sources;
-                    for (int r = 0; r < comm.size(); ++r)
-                      sources.push_back(r == comm.rank()
-                                            ? shard_of(partial, r, comm.size()).data<T>()
-                                            : reinterpret_cast<const T*>(comm.view(operation, r)));
-                    sum_in_rank_order(shard.data<T>(), std::move(sources), shard.numel(), fold);
-                  } else {
-                    fail("[reduce_scatter] sums are kept in f32 or f64, got {}",
-                         name_of(shard.dtype()));
-                  }
-                });
-              })};
+  return {shard, comm.start(posting, partial.device(), partial.storage(), "reduce_scatter",
+                            (comm.size() - 1) * bytes,
+                            [&comm, partial, shard, fold](Operation& operation) {
+                              SG_CHECK(shard.dtype() == DType::f32 || shard.dtype() == DType::f64,
+                                       "[reduce_scatter] sums are kept in f32 or f64, got {}",
+                                       name_of(shard.dtype()));
+                              std::vector<const void*> sources;
+                              if (fold) sources.push_back(shard.raw_data());
+                              for (int r = 0; r < comm.size(); ++r)
+                                sources.push_back(r == comm.rank()
+                                                      ? shard_of(partial, r, comm.size()).raw_data()
+                                                      : comm.view(operation, r));
+                              if (SG_CUDA && operation.context() != nullptr)
+                                cuda::fold(*operation.context(), cuda::Lane::communication,
+                                           shard.dtype(), shard.raw_data(), sources, shard.numel());
+                              else if (shard.dtype() == DType::f32)
+                                sum_in_order<float>(shard, sources);
+                              else
+                                sum_in_order<double>(shard, sources);
+                            })};
 }
 
 std::vector<std::uint64_t> exchange(Comm& comm, std::string_view name,
@@ -94,8 +89,8 @@ std::vector<std::uint64_t> exchange(Comm& comm, std::string_view name,
   Posting posting{.op = "exchange", .dtype = DType::i64, .count = static_cast<std::int64_t>(n)};
   posting.data = reinterpret_cast<const char*>(posted->data());
   posting.bytes = static_cast<std::int64_t>(mine.size_bytes());
-  const auto operation =
-      comm.start(posting, posted, name, (comm.size() - 1) * posting.bytes, [&](Operation& op) {
+  const auto operation = comm.start(
+      posting, kCpu, posted, name, (comm.size() - 1) * posting.bytes, [&](Operation& op) {
         for (int r = 0; r < comm.size(); ++r)
           std::copy_n(r == comm.rank() ? posted->data()
                                        : reinterpret_cast<const std::uint64_t*>(comm.view(op, r)),

@@ -99,10 +99,9 @@ void Engine::allocate(Unit& unit) {
     const std::int64_t from = std::max(begin, segment.offset);
     const std::int64_t to = std::min(begin + kept, segment.offset + segment.length);
     if (from < to && !rank.device.is_meta())
-      segment.parameter().read(rank.seed, from - segment.offset, to - from,
-                               static_cast<char*>(unit.rest.raw_data()) +
-                                   (from - begin) * static_cast<std::int64_t>(size_of(unit.dtype)),
-                               unit.dtype);
+      write_values(unit.rest.slice(0, from - begin, to - from), [&](void* out) {
+        segment.parameter().read(rank.seed, from - segment.offset, to - from, out, unit.dtype);
+      });
     if (plan_.param.layout == Layout::shard)
       segment.parameter().attach(sources_[static_cast<std::size_t>(unit.index)], segment.offset);
     else

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/fault.h"
+#include "core/ops.h"
 #include "dist/arrows.h"
 #include "dist/engine.h"
 #include "optim/clip.h"
@@ -19,30 +20,13 @@ Tensor part(const Tensor& flat, const Unit& unit, std::int64_t held, std::int64_
   return flat.slice(0, begin - origin, end - begin);
 }
 
-template <class T>
-std::span<T> span_of(const Tensor& t) {
-  return {t.data<T>(), static_cast<std::size_t>(t.numel())};
-}
-
-// f32 and f64 are what units may be; make_units has refused the rest.
-template <class F>
-void visit_master(DType dtype, F&& f) {
-  if (dtype == DType::f64)
-    f(Type<double>{});
-  else
-    f(Type<float>{});
-}
-
 // What tests of a failure ask for: of the first gradient that a rank holds, a rank above 0 owns
 // the reduced value under zero2 and zero3 alone.
 void spoil(std::vector<std::unique_ptr<Unit>>& units, bool nan) {
   for (auto& unit : units) {
     if (!unit->trainable) continue;
     if (nan) unit->accumulated.fill(NAN);
-    if (!nan)
-      return visit_master(unit->dtype, [&](auto type) {
-        *unit->accumulated.template data<typename decltype(type)::type>() += 1;
-      });
+    if (!nan) return ops::add_(unit->accumulated.slice(0, 0, 1), Tensor::full({1}, 1, unit->dtype));
   }
 }
 
@@ -113,11 +97,8 @@ void Engine::exchange_scalars(optim::StepValues& values) {
       if (!unit->trainable) continue;
       const std::int64_t shard = unit->padded / comm_.size();
       const std::int64_t begin = comm_.rank() * shard;
-      const Tensor g = part(unit->accumulated, *unit, begin, begin, begin + shard);
-      visit_master(unit->dtype, [&](auto type) {
-        using T = typename decltype(type)::type;
-        optim::add_squares(std::span<const T>(span_of<T>(g)), values.grad_divisor, squares);
-      });
+      optim::add_squares(part(unit->accumulated, *unit, begin, begin, begin + shard),
+                         values.grad_divisor, squares);
     }
     mine.insert(mine.end(), squares.words().begin(), squares.words().end());
   }
@@ -147,16 +128,11 @@ void Engine::update(Unit& unit, const optim::StepValues& values) {
     const std::int64_t begin = std::max(segment.offset, unit.update_begin);
     const std::int64_t end = std::min(segment.offset + segment.length, unit.update_end);
     if (begin >= end) continue;
-    visit_master(unit.dtype, [&](auto type) {
-      using T = typename decltype(type)::type;
-      const auto span = [&](const Tensor& flat) {
-        return span_of<T>(part(flat, unit, held, begin, end));
-      };
-      std::vector<std::span<T>> states;
-      for (const Tensor& state : unit.states) states.push_back(span(state));
-      optimizer_->update(span(unit.rest), std::span<const T>(span(unit.accumulated)), states,
-                         hypers_[static_cast<std::size_t>(segment.group)], values);
-    });
+    std::vector<Tensor> states;
+    for (const Tensor& state : unit.states) states.push_back(part(state, unit, held, begin, end));
+    optimizer_->update(part(unit.rest, unit, held, begin, end),
+                       part(unit.accumulated, unit, held, begin, end), states,
+                       hypers_[static_cast<std::size_t>(segment.group)], values);
   }
   ++unit.version;
   unit.rest.storage()->bump_version();

@@ -44,6 +44,7 @@ void GradReducer::open(Unit& unit) {
     unit.partial = Tensor::empty({unit.padded}, unit.dtype, unit.accumulated.device());
   }
   // Gaps and padding are zero: they are summed and normed like any other element.
+  if (unit.partial.is_cuda()) return unit.partial.fill(0);  // one launch, not one a gap
   std::int64_t end = 0;
   const std::int64_t size = static_cast<std::int64_t>(size_of(unit.dtype));
   char* data = static_cast<char*>(unit.partial.raw_data());

@@ -87,10 +87,8 @@ void Engine::overwrite(Unit& unit, const Segment& segment, const Read& read) {
   const std::int64_t begin = std::max(segment.offset, held);
   const std::int64_t end = std::min(segment.offset + segment.length, held + unit.rest.numel());
   if (begin < end)
-    read(begin - segment.offset,
-         static_cast<char*>(unit.rest.raw_data()) +
-             (begin - held) * static_cast<std::int64_t>(size_of(unit.dtype)),
-         end - begin);
+    write_values(unit.rest.slice(0, begin - held, end - begin),
+                 [&](void* out) { read(begin - segment.offset, out, end - begin); });
   ++unit.version;
   unit.rest.storage()->bump_version();
 }
@@ -99,7 +97,7 @@ void Engine::load_parameter(const std::string& name, const Tensor& value) {
   const auto [unit, segment] = find(name);
   SG_CHECK(value.shape() == segment->shape(), "[load_parameter] {} is {}, got {}", name,
            segment->shape(), value.shape());
-  const Tensor flat = value.to(unit->dtype).contiguous();
+  const Tensor flat = value.to(kCpu).to(unit->dtype).contiguous();
   const std::int64_t size = static_cast<std::int64_t>(size_of(unit->dtype));
   overwrite(*unit, *segment, [&](std::int64_t first, void* out, std::int64_t count) {
     std::memcpy(out, static_cast<const char*>(flat.raw_data()) + first * size,
@@ -187,7 +185,7 @@ void Engine::sync_buffers() {
   for (const nn::NamedBuffer& named : module_->named_buffers()) {
     const Tensor& buffer = named.buffer.value();
     if (!buffer.defined()) continue;
-    const Tensor mine = buffer.to(is_floating(buffer.dtype()) ? DType::f64 : DType::i64);
+    const Tensor mine = buffer.to(kCpu).to(is_floating(buffer.dtype()) ? DType::f64 : DType::i64);
     const std::size_t n = static_cast<std::size_t>(mine.numel());
     const auto all =
         exchange(comm_, "control", {static_cast<const std::uint64_t*>(mine.raw_data()), n});

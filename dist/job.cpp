@@ -44,6 +44,10 @@ Job::Job(int ranks, const LaunchOptions& options, const std::string& configurati
     close_socket(environment->listening_socket);
     return;
   }
+  SG_CHECK(!options.device.is_cuda(),
+           "[launch] {} started {} processes, and processes compute on the CPU so far; start one "
+           "process with --ranks {} for {}, or give --device cpu",
+           environment->launcher, ranks_, ranks_, name_of(options.device));
 #if SG_GLOO
   group_ = std::make_unique<ProcessGroup>(*environment, options, configuration);
 #else

@@ -114,6 +114,7 @@ void launch_ranks(int ranks, const std::function<void(Rank&)>& fn, const LaunchO
   std::vector<std::unique_ptr<Comm>> comms;
   for (int r = 0; r < ranks; ++r) {
     contexts.push_back(std::make_unique<Rank>(r, ranks, threads, options.seed));
+    contexts.back()->device = options.device;
     comms.push_back(std::make_unique<Comm>(world.transport(r), executor));
   }
   std::mutex mutex;

@@ -22,6 +22,8 @@ struct LaunchOptions {
   std::chrono::milliseconds deadline = default_deadline();
   /// Unset: a comm thread a rank where each has a core to spare, else inline.
   std::optional<Executor> executor = {};
+  /// Where each rank computes. All ranks of a process share one GPU.
+  Device device = current_rank().device;
 };
 
 /// Runs fn on `ranks` threads, each with a Rank and a Comm of its own, and waits for all. If some

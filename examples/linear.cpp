@@ -19,15 +19,16 @@ constexpr std::int64_t kSize = 10;  // inputs, and classes
 // Samples [first, first + count) of the fixed batch: random inputs and labels, a function of the
 // sample's place alone.
 std::pair<Tensor, Tensor> make_batch(std::uint64_t seed, std::int64_t first, std::int64_t count) {
-  const Tensor inputs = Tensor::empty({count, kSize}), labels = Tensor::empty({count}, DType::i64);
+  std::vector<float> inputs;
+  std::vector<std::int64_t> labels;
   for (std::int64_t i = 0; i < count; ++i) {
     const auto sample = static_cast<std::uint64_t>(first + i);
     for (std::int64_t k = 0; k < kSize; ++k)
-      inputs.data<float>()[i * kSize + k] =
-          2 * uniform_float(philox(seed, sample, static_cast<std::uint64_t>(k))[0]) - 1;
-    labels.data<std::int64_t>()[i] = philox(seed, sample, kSize)[0] % kSize;
+      inputs.push_back(2 * uniform_float(philox(seed, sample, static_cast<std::uint64_t>(k))[0]) -
+                       1);
+    labels.push_back(philox(seed, sample, kSize)[0] % kSize);
   }
-  return {inputs, labels};
+  return {Tensor::from(inputs, {count, kSize}), Tensor::from(labels, {count})};
 }
 
 // What each rank does; a rank is a thread, or a process that a launcher started. No line of it

@@ -2,6 +2,7 @@
 
 #include "autograd/checkpoint.h"
 #include "autograd/conv.h"
+#include "core/ops.h"
 #include "nn/module.h"
 
 namespace sg::nn {
@@ -46,7 +47,7 @@ class BatchNorm2d : public Module {
     SG_CHECK(x.shape().size() == 4, "[BatchNorm2d] input is {}, expected [N, C, H, W]", x.shape());
     const Tensor& count = num_batches_tracked;
     if (is_training() && count.defined() && !count.is_meta() && !recomputing())
-      count.fill(count.item() + 1);
+      count.copy_from(ops::add(count, 1));
     return batch_norm(x, weight, bias, running_mean, running_var,
                       is_training() || !options.track_running_stats, options.momentum, options.eps,
                       relu);

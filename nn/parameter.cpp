@@ -28,7 +28,8 @@ std::shared_ptr<Storage> Declaration::get() {
     return meta_;
   }
   std::shared_ptr<Storage> storage = Storage::allocate(bytes, rank.device, Kind::parameters);
-  fill(rank.seed, 0, numel(shape), storage->data(), dtype);
+  write_values(Tensor(storage, 0, shape, contiguous_strides(shape), dtype),
+               [&](void* out) { fill(rank.seed, 0, numel(shape), out, dtype); });
   storage->label = "parameter";
   return storage_ = std::move(storage);
 }
@@ -135,7 +136,9 @@ const Parameter& Parameter::init(Init init) const {
   init({.seed = 0, .name = d.full_name, .shape = d.shape}, 0, {});
   d.init = std::move(init);
   if (tensor.defined() && !tensor.is_meta()) {
-    d.fill(current_rank().seed, 0, tensor.numel(), tensor.raw_data(), tensor.dtype());
+    write_values(tensor, [&](void* out) {
+      d.fill(current_rank().seed, 0, tensor.numel(), out, tensor.dtype());
+    });
     tensor.storage()->bump_version();
   }
   return *this;

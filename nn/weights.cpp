@@ -33,7 +33,8 @@ void load_parameter(const Parameter& parameter, const std::shared_ptr<Safetensor
   const Tensor value = parameter.held();
   if (value.is_meta()) return;
   value.storage()->bump_version();
-  if (value.numel() > 0) file->read(name, 0, value.numel(), value.raw_data(), value.dtype());
+  if (value.numel() > 0)
+    write_values(value, [&](void* out) { file->read(name, 0, value.numel(), out, value.dtype()); });
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/check.h"
+#include "optim/cuda/update.h"
 #include "optim/spans.h"
 
 namespace sg::optim {
@@ -26,18 +27,18 @@ class Adam final : public Optimizer {
     SG_CHECK(h.weight_decay >= 0, "[{}] weight_decay must be >= 0, got {}", name(), h.weight_decay);
   }
   void run(std::span<float> param, std::span<const float> grad, States<float> state,
-           const Hyper& hyper, const StepValues& values) const override {
-    run_any(param, grad, state, hyper, values);
+           const Hyper& hyper, const StepValues& values, Device device) const override {
+    run_any(param, grad, state, hyper, values, device);
   }
   void run(std::span<double> param, std::span<const double> grad, States<double> state,
-           const Hyper& hyper, const StepValues& values) const override {
-    run_any(param, grad, state, hyper, values);
+           const Hyper& hyper, const StepValues& values, Device device) const override {
+    run_any(param, grad, state, hyper, values, device);
   }
 
  private:
   template <class T>
   void run_any(std::span<T> param, std::span<const T> grad, States<T> state, const Hyper& hyper,
-               const StepValues& values) const {
+               const StepValues& values, Device device) const {
     // Corrections in double, on the caller's thread: 1 - beta2^step loses half of a float's digits
     // in step 1.
     const double step = static_cast<double>(values.step);
@@ -56,6 +57,8 @@ class Adam final : public Optimizer {
         .root_scale = static_cast<T>(1 / std::sqrt(correction2)),
         .eps = static_cast<T>(hyper.eps)};
     T *m = state[0].data(), *v = state[1].data();
+    if (SG_CUDA && device.is_cuda())
+      return cuda::adam(name(), device, param.data(), grad.data(), m, v, std::ssize(param), c);
     for_each_part(std::ssize(param), [&](std::int64_t begin, std::int64_t end) {
       update_loops<T>().adam(param.data() + begin, grad.data() + begin, m + begin, v + begin,
                              end - begin, c);

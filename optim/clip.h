@@ -5,6 +5,7 @@
 #include <span>
 
 #include "core/exact_sum.h"
+#include "core/tensor.h"
 
 namespace sg::optim {
 
@@ -15,6 +16,8 @@ namespace sg::optim {
 /// gradients beyond 1e154 count as infinite, those below 1e-162 as zero.
 void add_squares(std::span<const float> grads, double divisor, ExactSum& sum);
 void add_squares(std::span<const double> grads, double divisor, ExactSum& sum);
+/// The same for a flat tensor, f32 or f64. Waits for a GPU's.
+void add_squares(const Tensor& grads, double divisor, ExactSum& sum);
 
 /// What gradients are multiplied by so that their norm is at most max_norm:
 /// torch.nn.utils.clip_grad_norm_'s min(max_norm / (total_norm + 1e-6), 1). NaN where the norm is

@@ -45,12 +45,12 @@ class Elementwise final : public Optimizer {
  protected:
   void check(const Hyper& hyper) const override { Rule::check(hyper); }
   void run(std::span<float> param, std::span<const float> grad, States<float> state,
-           const Hyper& hyper, const StepValues& values) const override {
-    run_any(param, grad, state, hyper, values);
+           const Hyper& hyper, const StepValues& values, Device device) const override {
+    run_any(param, grad, state, hyper, values, device);
   }
   void run(std::span<double> param, std::span<const double> grad, States<double> state,
-           const Hyper& hyper, const StepValues& values) const override {
-    run_any(param, grad, state, hyper, values);
+           const Hyper& hyper, const StepValues& values, Device device) const override {
+    run_any(param, grad, state, hyper, values, device);
   }
 
  private:
@@ -58,7 +58,10 @@ class Elementwise final : public Optimizer {
   // the gradient.
   template <class T>
   void run_any(std::span<T> param, std::span<const T> grad, States<T> state, const Hyper& hyper,
-               const StepValues& values) const {
+               const StepValues& values, Device device) const {
+    SG_CHECK(!device.is_cuda(),
+             "[{}] its rule is compiled for the CPU alone; on {} use one of the library's optimizers",
+             name(), name_of(device));
     const auto rule = Rule::template rule<T>(hyper, values);
     using F = decltype(rule);
     if constexpr (std::is_invocable_v<F, T&, T>)

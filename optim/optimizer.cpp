@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "core/check.h"
+#include "optim/spans.h"
 
 namespace sg::optim {
 namespace {
@@ -74,15 +75,29 @@ Hyper Optimizer::group(const GroupOptions& options) const {
 }
 
 void Optimizer::update(std::span<float> param, std::span<const float> grad, States<float> state,
-                       const Hyper& hyper, const StepValues& values) const {
+                       const Hyper& hyper, const StepValues& values, Device device) const {
   check_spans(*this, param, grad, state, values);
-  if (!values.skip && !param.empty()) run(param, grad, state, hyper, values);
+  if (!values.skip && !param.empty()) run(param, grad, state, hyper, values, device);
 }
 
 void Optimizer::update(std::span<double> param, std::span<const double> grad, States<double> state,
-                       const Hyper& hyper, const StepValues& values) const {
+                       const Hyper& hyper, const StepValues& values, Device device) const {
   check_spans(*this, param, grad, state, values);
-  if (!values.skip && !param.empty()) run(param, grad, state, hyper, values);
+  if (!values.skip && !param.empty()) run(param, grad, state, hyper, values, device);
+}
+
+void Optimizer::update(const Tensor& param, const Tensor& grad, std::span<const Tensor> states,
+                       const Hyper& hyper, const StepValues& values) const {
+  const auto run = [&]<class T>(Type<T>) {
+    std::vector<std::span<T>> state;
+    for (const Tensor& s : states) state.push_back(span_of<T>(s));
+    update(span_of<T>(param), std::span<const T>(span_of<T>(grad)), state, hyper, values,
+           param.device());
+  };
+  if (param.dtype() == DType::f64)
+    run(Type<double>{});
+  else
+    run(Type<float>{});
 }
 
 }  // namespace sg::optim

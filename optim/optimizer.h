@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "core/tensor.h"
+
 namespace sg::optim {
 
 /// Hyperparameters of one parameter group. An optimizer reads those that it names in hyper_names().
@@ -67,10 +69,13 @@ class Optimizer {
 
   /// Updates `param` and `state` in place, from summed gradients. All spans are of the same length,
   /// and may be any part of a parameter: bits depend neither on the cut nor on the threads. Uses
-  /// the current rank's threads.
+  /// the current rank's threads, or its GPU's stream where the spans are on `device`.
   void update(std::span<float> param, std::span<const float> grad, States<float> state,
-              const Hyper& hyper, const StepValues& values) const;
+              const Hyper& hyper, const StepValues& values, Device device = kCpu) const;
   void update(std::span<double> param, std::span<const double> grad, States<double> state,
+              const Hyper& hyper, const StepValues& values, Device device = kCpu) const;
+  /// The same for flat tensors, f32 or f64.
+  void update(const Tensor& param, const Tensor& grad, std::span<const Tensor> states,
               const Hyper& hyper, const StepValues& values) const;
 
  protected:
@@ -81,9 +86,9 @@ class Optimizer {
   virtual void check(const Hyper& hyper) const = 0;
   /// update() after its checks; the spans are not empty and the step is not skipped.
   virtual void run(std::span<float> param, std::span<const float> grad, States<float> state,
-                   const Hyper& hyper, const StepValues& values) const = 0;
+                   const Hyper& hyper, const StepValues& values, Device device) const = 0;
   virtual void run(std::span<double> param, std::span<const double> grad, States<double> state,
-                   const Hyper& hyper, const StepValues& values) const = 0;
+                   const Hyper& hyper, const StepValues& values, Device device) const = 0;
 
  private:
   const char* name_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/check.h"
+#include "optim/cuda/update.h"
 #include "optim/spans.h"
 
 namespace sg::optim {
@@ -32,18 +33,18 @@ class Sgd final : public Optimizer {
              h.momentum);
   }
   void run(std::span<float> param, std::span<const float> grad, States<float> state,
-           const Hyper& hyper, const StepValues& values) const override {
-    run_any(param, grad, state, hyper, values);
+           const Hyper& hyper, const StepValues& values, Device device) const override {
+    run_any(param, grad, state, hyper, values, device);
   }
   void run(std::span<double> param, std::span<const double> grad, States<double> state,
-           const Hyper& hyper, const StepValues& values) const override {
-    run_any(param, grad, state, hyper, values);
+           const Hyper& hyper, const StepValues& values, Device device) const override {
+    run_any(param, grad, state, hyper, values, device);
   }
 
  private:
   template <class T>
   static void run_any(std::span<T> param, std::span<const T> grad, States<T> state,
-                      const Hyper& hyper, const StepValues& values) {
+                      const Hyper& hyper, const StepValues& values, Device device) {
     const bool first = values.step == 1;
     const kernels::SgdCoefficients<T> c{
         .scale = gradient_scale<T>(values.grad_divisor, values.clip_scale),
@@ -54,6 +55,8 @@ class Sgd final : public Optimizer {
         .take = static_cast<T>(first ? 1 : 1 - hyper.dampening),
         .nesterov = hyper.nesterov};
     T* buffer = hyper.momentum != 0 ? state[0].data() : nullptr;
+    if (SG_CUDA && device.is_cuda())
+      return cuda::sgd("sgd", device, param.data(), grad.data(), buffer, std::ssize(param), c);
     for_each_part(std::ssize(param), [&](std::int64_t begin, std::int64_t end) {
       update_loops<T>().sgd(param.data() + begin, grad.data() + begin,
                             buffer == nullptr ? nullptr : buffer + begin, end - begin, c);

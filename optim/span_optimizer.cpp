@@ -10,21 +10,6 @@
 #include "optim/clip.h"
 
 namespace sg::optim {
-namespace {
-
-template <class T>
-std::span<T> flat(const Tensor& tensor) {
-  return {tensor.data<T>(), static_cast<std::size_t>(tensor.numel())};
-}
-
-template <class F>
-void for_type(const Tensor& tensor, F&& f) {
-  if (tensor.dtype() == DType::f64) return f(Type<double>{});
-  return f(Type<float>{});
-}
-
-}  // namespace
-
 SpanOptimizer::SpanOptimizer(OptimizerPtr optimizer, std::vector<Parameter> parameters)
     : optimizer_(std::move(optimizer)), parameters_(std::move(parameters)) {
   const Scoped kind(current_rank().kind, Kind::optimizer);
@@ -66,11 +51,11 @@ void SpanOptimizer::step(std::span<const Tensor> grads, StepValues values) {
     const Tensor& value = parameters_[i].value;
     if (value.is_meta()) continue;
     const Tensor grad = grads[i].contiguous();
-    for_type(value, [&]<class T>(Type<T>) {
-      std::vector<std::span<T>> states;
-      for (const Tensor& state : states_[i]) states.push_back(flat<T>(state));
-      optimizer_->update(flat<T>(value), flat<T>(grad), states, parameters_[i].hyper, values);
-    });
+    // Flat views: states and values have the parameter's shape.
+    std::vector<Tensor> states;
+    for (const Tensor& state : states_[i]) states.push_back(state.reshape({-1}));
+    optimizer_->update(value.reshape({-1}), grad.reshape({-1}), states, parameters_[i].hyper,
+                       values);
     value.storage()->bump_version();
   }
   ++current_rank().state.step;  // the next step's forward draws other random numbers
@@ -81,10 +66,7 @@ double SpanOptimizer::grad_norm(std::span<const Tensor> grads, double divisor) c
   ExactSum sum;
   for (const Tensor& grad : grads) {
     if (!grad.defined() || grad.is_meta()) continue;
-    for_type(grad, [&]<class T>(Type<T>) {
-      const Tensor dense = grad.contiguous();
-      add_squares(std::span<const T>(flat<T>(dense)), divisor, sum);
-    });
+    add_squares(grad.contiguous().reshape({-1}), divisor, sum);
   }
   return std::sqrt(sum.value());
 }

@@ -29,6 +29,14 @@ void for_each_part(std::int64_t n, F&& f) {
                });
 }
 
+/// All of a flat tensor, wherever it lives: of one on a GPU the CPU must not read.
+template <class T>
+std::span<T> span_of(const Tensor& flat) {
+  SG_CHECK(flat.dtype() == dtype_of<T> && flat.is_contiguous(),
+           "[optim] {} is not a contiguous {} tensor", describe(flat), name_of(dtype_of<T>));
+  return {static_cast<T*>(flat.raw_data()), static_cast<std::size_t>(flat.numel())};
+}
+
 template <class T>
 kernels::GradientScale<T> gradient_scale(double divisor, double clip = 1) {
   int exponent = 0;

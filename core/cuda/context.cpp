@@ -13,7 +13,7 @@ namespace {
 
 thread_local int tls_device = -1;
 
-void use(int device) {
+void use_device(int device) {
   if (tls_device == device) return;
   check(cudaSetDevice(device), "device", "cudaSetDevice");
   tls_device = device;
@@ -38,7 +38,7 @@ Context::Context(int device) : device_(device) {
   SG_CHECK(device >= 0 && device < count,
            "[device] there is no cuda:{}; this process sees {} GPU{} (CUDA_VISIBLE_DEVICES)",
            device, count, count == 1 ? "" : "s");
-  use(device);
+  use();
   check(cudaDeviceGetAttribute(&processors_, cudaDevAttrMultiProcessorCount, device), "device",
         "cudaDeviceGetAttribute");
   // What is freed stays in the pool: a training step asks for the same bytes again.
@@ -55,10 +55,13 @@ Context::Context(int device) : device_(device) {
         "cudaMemsetAsync");
 }
 
+void Context::use() const { use_device(device_); }
+
 Context::~Context() {
   // Errors on the way out have been thrown where they were found.
   cudaSetDevice(device_);
   tls_device = device_;
+  blas_.reset();  // its memory is freed on `compute_`
   if (found_ != nullptr) cudaFreeAsync(found_, compute_);
   if (compute_ != nullptr) cudaStreamSynchronize(compute_);
   if (communication_ != nullptr) cudaStreamDestroy(communication_);
@@ -71,9 +74,10 @@ void* Context::allocate(std::size_t bytes) {
   if (status == cudaErrorMemoryAllocation) {
     cudaGetLastError();
     const MemoryInfo info = memory_info(cuda_device(device_));
-    fail("[memory] rank {} asked for {} bytes on cuda:{}, which has {} of {} free (this process "
-         "holds {}); use a smaller batch, more ranks or a higher ZeRO stage",
-         current_rank().index, bytes, device_, info.free, info.total, info.pool_reserved);
+    fail(
+        "[memory] rank {} asked for {} bytes on cuda:{}, which has {} of {} free (this process "
+        "holds {}); use a smaller batch, more ranks or a higher ZeRO stage",
+        current_rank().index, bytes, device_, info.free, info.total, info.pool_reserved);
   }
   check(status, "memory", "cudaMallocAsync");
   return data;
@@ -102,7 +106,7 @@ Context& context(Device device) {
   SG_CHECK(own->device() == device.index,
            "[device] rank {} works on cuda:{}, and cannot use cuda:{} besides",
            current_rank().index, own->device(), device.index);
-  use(device.index);
+  own->use();
   return *own;
 }
 
@@ -136,7 +140,7 @@ void synchronize(Device device) { context(device).synchronize("synchronize"); }
 MemoryInfo memory_info(Device device) {
   MemoryInfo info;
   std::size_t free = 0, total = 0;
-  use(device.index);
+  use_device(device.index);
   check(cudaMemGetInfo(&free, &total), "device", "cudaMemGetInfo");
   info.free = static_cast<std::int64_t>(free);
   info.total = static_cast<std::int64_t>(total);

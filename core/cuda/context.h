@@ -6,6 +6,7 @@
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
+#include <memory>
 #include <string_view>
 
 #include "core/cuda/launch.h"
@@ -16,6 +17,8 @@ namespace sg::cuda {
 /// Throws unless `status` is success: "[relu] cudaMallocAsync on cuda:0, rank 2: out of memory".
 void check(cudaError_t status, std::string_view op, std::string_view call);
 
+class Blas;  // of blas.cpp
+
 class Context {
  public:
   /// Errors: there is no such device, or no driver (the text says which).
@@ -25,6 +28,8 @@ class Context {
   Context& operator=(const Context&) = delete;
 
   int device() const { return device_; }
+  /// Makes its device the current one of the calling thread.
+  void use() const;
   int processors() const { return processors_; }
   /// Ops run here, in program order.
   cudaStream_t compute() const { return compute_; }
@@ -44,11 +49,15 @@ class Context {
   /// the device; the first error stays.
   std::int64_t* found() const { return found_; }
 
+  /// What matrix products need, made by the first of them.
+  std::shared_ptr<Blas>& blas() { return blas_; }
+
  private:
   int device_;
   int processors_ = 1;
   cudaStream_t compute_ = nullptr, communication_ = nullptr;
   std::int64_t* found_ = nullptr;
+  std::shared_ptr<Blas> blas_;
 };
 
 /// The current rank's, on the device of its tensors; made at first use. Makes it the thread's

@@ -1,6 +1,6 @@
-// What the .cu files offer to the rest of core/cuda: plain pointers, sizes and dtypes. Each function
-// queues its work on the launch's stream and returns. Arrays are contiguous and row-major unless a
-// walk is given; in 16-bit dtypes values are computed in float.
+// What the .cu files offer to the rest of core/cuda: plain pointers, sizes and dtypes. Each
+// function queues its work on the launch's stream and returns. Arrays are contiguous and row-major
+// unless a walk is given; in 16-bit dtypes values are computed in float.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +17,8 @@ namespace sg::cuda {
 inline constexpr int kMaxInputs = 3;
 
 /// out[i] = op(inputs[i]...). `dtype` is that of the inputs (of where's values); compare writes u8.
-/// Inputs that the op does not read may be null. Without a walk all arrays are contiguous; unary and
-/// unary_grad take none.
+/// Inputs that the op does not read may be null. Without a walk all arrays are contiguous; unary
+/// and unary_grad take none.
 void elementwise(const Launch& on, const Elementwise& op, DType dtype, std::int64_t n,
                  const Walk<kMaxInputs + 1>* walk, const void* const* inputs, void* output);
 
@@ -30,5 +30,12 @@ void copy_strided(const Launch& on, DType to, DType from, std::int64_t n, const 
 /// output[i] = value
 void fill_strided(const Launch& on, DType dtype, std::int64_t n, const Walk<1>& walk, double value,
                   void* output);
+
+// ---- fold.cu
+
+inline constexpr int kMaxFold = 16;
+/// out[i] = ((sources[0][i] + sources[1][i]) + ...), `count` sources of n values of f32 or f64.
+void fold(const Launch& on, DType dtype, void* out, const void* const* sources, int count,
+          std::int64_t n);
 
 }  // namespace sg::cuda

@@ -18,7 +18,7 @@
 
 #include "core/kernels/host_device.h"
 
-#if !defined(__CUDACC__)
+#if defined(SG_FAKE_CUDA)
 #include "fake_cuda.h"
 #endif
 
@@ -191,7 +191,7 @@ void for_rows(const Launch& on, std::int64_t rows, std::int64_t row_length, cons
   check_launch(on);
 }
 
-#else  // the host's stand-in
+#elif defined(SG_FAKE_CUDA)
 
 template <class F>
 void for_each(const Launch& on, std::int64_t n, const F& f) {

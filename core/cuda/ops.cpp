@@ -62,8 +62,10 @@ void elementwise(const char* name, const Elementwise& op, const Tensor& out,
   for (const Tensor* input : inputs) {
     if (input->defined()) {
       values[count] = *input;
-      if (dense && input->strides() != out.strides() && !(input->is_contiguous() && out.is_contiguous())) {
-        values[count] = Tensor::empty_strided(out.shape(), out.strides(), input->dtype(), out.device());
+      if (dense && input->strides() != out.strides() &&
+          !(input->is_contiguous() && out.is_contiguous())) {
+        values[count] =
+            Tensor::empty_strided(out.shape(), out.strides(), input->dtype(), out.device());
         copy_within(*input, values[count]);
       }
       operands[count] = &values[count];
@@ -74,8 +76,7 @@ void elementwise(const char* name, const Elementwise& op, const Tensor& out,
     ++count;
   }
   const Launch launch = on(name, out.device());
-  if (dense)
-    return elementwise(launch, op, dtype, out.numel(), nullptr, data, out.raw_data());
+  if (dense) return elementwise(launch, op, dtype, out.numel(), nullptr, data, out.raw_data());
   const auto walk = make_walk<kMaxInputs + 1>(out, operands);
   elementwise(launch, op, dtype, out.numel(), is_flat(walk, defined) ? nullptr : &walk, data,
               out.raw_data());
@@ -116,8 +117,9 @@ void copy(const Tensor& source, const Tensor& destination) {
     copy_block(block, staged, cudaMemcpyHostToDevice, context(device));
     copy_within(staged, there);
   }
-  // The CPU may read, or overwrite, its side as soon as this returns.
-  context(device).synchronize("copy");
+  // The CPU may read its side as soon as this returns. From pageable memory the values have been
+  // taken when cudaMemcpyAsync returns.
+  if (down) context(device).synchronize("copy");
 }
 
 void fill(const Tensor& destination, double value) {

@@ -68,4 +68,12 @@ void cross_entropy_grad(const LossRows& rows, const Tensor& grad, bool mean,
 void dropout(const Tensor& x, std::uint64_t first_sample, const kernels::DropoutMask& mask,
              const Tensor& y);
 
+// ---- ops_matmul.cpp
+
+/// out = a b (+ bias, then relu if asked), `out` contiguous, all of one rank >= 2 and of one dtype;
+/// batch dimensions are expanded. Of the last two dimensions of a and b one has stride 1 and the
+/// other at least its size. A bias [n] or relu is for two dimensions.
+void matmul(const char* op, const Tensor& out, const Tensor& a, const Tensor& b,
+            const Tensor& bias = {}, bool relu = false);
+
 }  // namespace sg::cuda

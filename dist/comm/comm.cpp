@@ -1,9 +1,11 @@
 #include "dist/comm/comm.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "core/check.h"
 #include "core/fault.h"
+#include "core/parallel.h"
 #include "core/rng.h"
 #include "dist/comm/threads.h"
 
@@ -11,6 +13,8 @@ namespace sg::dist {
 namespace {
 
 thread_local Comm* tls_comm = nullptr;
+
+constexpr std::int64_t kCopyGrain = 1 << 17;  // bytes worth a thread
 
 // Multiplication and shift after Knuth, TAOCP 6.4: the odd number is 2^64 / phi.
 std::uint64_t mix(std::uint64_t before, const Posting& p) {
@@ -34,18 +38,28 @@ Comm::Comm(std::unique_ptr<Transport> transport, Executor executor)
 
 Comm::~Comm() { stop(); }
 
-std::shared_ptr<Operation> Comm::start(Posting posting, std::shared_ptr<void> owner,
+std::shared_ptr<Operation> Comm::start(Posting posting, Device device, std::shared_ptr<void> owner,
                                        std::string_view name, std::int64_t sent,
                                        std::function<void(Operation&)> finish) {
   auto operation = std::make_shared<Operation>();
   operation->comm_ = this;
   operation->finish_ = std::move(finish);
+  if (SG_CUDA && device.is_cuda()) {
+    SG_CHECK(transport_->carries(device),
+             "[{}] this group's ranks are processes connected by Gloo, which carries main memory "
+             "alone; on {} ranks are threads of one process (--ranks)",
+             posting.op, name_of(device));
+    // Its bytes are written, and what it writes to is allocated, in the order of the compute lane.
+    operation->context_ = cuda::current(device);
+    posting.written = cuda::mark(*operation->context_, cuda::Lane::compute);
+  }
   if (size() == 1) {
     operation->posting_ = posting;
     operation->released_ = true;
-    operation->finish_(*operation);
+    carry_out(*operation);
     operation->finish_ = nullptr;
     operation->done_ = true;
+    operation->order_after(operation->finished_);
     return operation;
   }
   // A transport remembers a bounded number of postings; every rank finishes the same old one before
@@ -63,7 +77,9 @@ std::shared_ptr<Operation> Comm::start(Posting posting, std::shared_ptr<void> ow
   operation->posted_ = std::move(owner);
   const std::uint64_t before =
       posting.sequence == 0 ? 0 : history_[(posting.sequence - 1) % kHistory].fingerprint;
-  history_[posting.sequence % kHistory] = {posting, mix(before, posting), false};
+  Entry& entry = history_[posting.sequence % kHistory];
+  entry = {posting, mix(before, posting), false};
+  entry.posting.written = nullptr;
   const Rank& rank = current_rank();
   rank.ledger().book_traffic(rank.phase, name, sent);
   if (rank.account != nullptr) rank.account->book_traffic(rank.phase, name, sent);
@@ -81,17 +97,42 @@ std::shared_ptr<Operation> Comm::start(Posting posting, std::shared_ptr<void> ow
 }
 
 const char* Comm::view(const Operation& operation, int peer) {
-  return transport_->view(operation.posting_, peer);
+  if (!SG_CUDA || operation.context_ == nullptr) return transport_->view(operation.posting_, peer);
+  MarkPtr written;
+  const char* const data = transport_->view(operation.posting_, peer, &written);
+  cuda::wait(*operation.context_, cuda::Lane::communication, *written);
+  return data;
 }
 
 void Comm::read(const Operation& operation, int peer, char* to) {
+  if (SG_CUDA && operation.context_ != nullptr)
+    return copy(operation, to, view(operation, peer), operation.posting_.bytes);
   transport_->read(operation.posting_, peer, to);
+}
+
+void Comm::copy(const Operation& operation, void* to, const void* from, std::int64_t bytes) {
+  if (SG_CUDA && operation.context_ != nullptr)
+    return cuda::copy(*operation.context_, cuda::Lane::communication, to, from,
+                      static_cast<std::size_t>(bytes));
+  parallel_for(bytes, kCopyGrain, [&](std::int64_t begin, std::int64_t end) {
+    std::memcpy(static_cast<char*>(to) + begin, static_cast<const char*>(from) + begin,
+                static_cast<std::size_t>(end - begin));
+  });
+}
+
+void Comm::carry_out(Operation& operation) {
+  cuda::Context* const context = operation.context_;
+  if (SG_CUDA && context != nullptr)
+    cuda::wait(*context, cuda::Lane::communication, *operation.posting_.written);
+  operation.finish_(operation);
+  if (SG_CUDA && context != nullptr)
+    operation.finished_ = cuda::mark(*context, cuda::Lane::communication);
 }
 
 void Comm::finish(Operation& operation) {
   try {
-    operation.finish_(operation);
-    transport_->finish(operation.posting_.sequence);
+    carry_out(operation);
+    transport_->finish(operation.posting_.sequence, operation.finished_);
     history_[operation.posting_.sequence % kHistory].finished = true;
   } catch (...) {
     operation.error_ = std::current_exception();
@@ -140,6 +181,7 @@ void Operation::wait() {
     else
       comm_->finish(*this);
     done_ = true;
+    order_after(finished_);
     // What these hold is freed on the rank's own thread.
     finish_ = nullptr;
     on_stream_ = nullptr;
@@ -147,10 +189,17 @@ void Operation::wait() {
   if (error_ != nullptr) std::rethrow_exception(error_);
 }
 
+// The rank's ops come after the mark.
+void Operation::order_after(const MarkPtr& mark) {
+  if (SG_CUDA && mark != nullptr) cuda::wait(*context_, cuda::Lane::compute, *mark);
+}
+
 void Operation::wait_readers() {
   wait();
   if (released_) return;
-  comm_->transport_->wait_released(posting_.sequence);
+  std::vector<MarkPtr> read;
+  comm_->transport_->wait_released(posting_.sequence, &read);
+  for (const MarkPtr& mark : read) order_after(mark);
   released_ = true;
   posted_ = nullptr;
 }

@@ -28,6 +28,8 @@ class Operation final : public Event {
  public:
   void wait() override;
   void wait_readers() override;
+  /// The GPU that it works on, or null. Its work belongs on the communication lane.
+  cuda::Context* context() const { return context_; }
 
  private:
   friend class Comm;
@@ -35,9 +37,12 @@ class Operation final : public Event {
   Posting posting_;
   std::function<void(Operation&)> finish_;
   std::shared_ptr<Event> on_stream_;  // null with the inlined executor
+  cuda::Context* context_ = nullptr;  // where the posted bytes are on a GPU
+  MarkPtr finished_;                  // when its work on the communication lane is done
   bool done_ = false, released_ = false;
   std::exception_ptr error_;
   std::shared_ptr<void> posted_;  // owner of what peers read
+  void order_after(const MarkPtr& mark);
 };
 
 class Comm {
@@ -51,16 +56,19 @@ class Comm {
   int size() const { return transport_->size(); }
   Executor executor() const { return executor_; }
 
-  /// Posts and returns. `owner` keeps the posted bytes alive; `finish` reads the peers' postings by
-  /// view(); `name` is what the ledger books it as, `sent` the bytes this rank sends in all.
-  /// Nothing is posted or booked in a group of one.
-  std::shared_ptr<Operation> start(Posting posting, std::shared_ptr<void> owner,
+  /// Posts and returns. `owner` keeps the posted bytes alive, which are on `device`; `finish` reads
+  /// the peers' postings by view(); `name` is what the ledger books it as, `sent` the bytes this
+  /// rank sends in all. Nothing is posted or booked in a group of one.
+  std::shared_ptr<Operation> start(Posting posting, Device device, std::shared_ptr<void> owner,
                                    std::string_view name, std::int64_t sent,
                                    std::function<void(Operation&)> finish);
-  /// Inside finish: the bytes that `peer` has for this rank; waits for them.
+  /// Inside finish: the bytes that `peer` has for this rank; waits for them. On a GPU the
+  /// communication lane does.
   const char* view(const Operation& operation, int peer);
   /// Inside finish: copies them to `to`.
   void read(const Operation& operation, int peer, char* to);
+  /// Inside finish: copies this rank's own bytes, by all its threads or on the communication lane.
+  void copy(const Operation& operation, void* to, const void* from, std::int64_t bytes);
   /// Waits until peers have read everything this rank ever posted: its memory may change.
   void quiesce();
   /// Collectives that peers may still read from.
@@ -86,6 +94,7 @@ class Comm {
   static constexpr std::size_t kWindow =
       Transport::kDepth / 2;  // started but unfinished operations
   void finish(Operation& operation);
+  void carry_out(Operation& operation);
 
   std::unique_ptr<Transport> transport_;
   const Executor executor_;

@@ -29,41 +29,58 @@ class ThreadTransport final : public Transport {
   void post(const Posting& posting) override {
     // The ring bounds how far a rank may run ahead of the slowest reader.
     if (posting.sequence >= ThreadWorld::kRing)
-      wait_released(posting.sequence - ThreadWorld::kRing);
+      wait_released(posting.sequence - ThreadWorld::kRing, nullptr);
     ThreadWorld::Slot& slot = slot_of(rank_, posting.sequence);
     slot.posting = posting;
+    if (posting.written != nullptr) slot.read.assign(static_cast<std::size_t>(size()), nullptr);
     slot.posted.store(posting.sequence + 1);
     world_.wake_peers(rank_);
   }
 
-  const char* view(const Posting& mine, int peer) override {
+  const char* view(const Posting& mine, int peer, MarkPtr* written) override {
     ThreadWorld::Slot& slot = slot_of(peer, mine.sequence);
     wait([&] { return slot.posted.load() > mine.sequence; }, mine.op, mine.sequence, peer);
     const Posting& theirs = slot.posting;
     check_same(mine, rank_, theirs, peer);
+    SG_CHECK(
+        (mine.written == nullptr) == (theirs.written == nullptr),
+        "[{}] rank {} works on {}, rank {} on {}; give all ranks of a group one kind of device",
+        mine.op, rank_, mine.written != nullptr ? "a GPU" : "the CPU", peer,
+        theirs.written != nullptr ? "a GPU" : "the CPU");
+    if (written != nullptr) *written = theirs.written;
     return theirs.data + theirs.stride * rank_;
   }
 
   void read(const Posting& mine, int peer, char* to) override {
-    const char* from = view(mine, peer);
+    const char* from = view(mine, peer, nullptr);
     if (from == to) return;
     parallel_for(mine.bytes, kGrain, [&](std::int64_t begin, std::int64_t end) {
       std::memcpy(to + begin, from + begin, static_cast<std::size_t>(end - begin));
     });
   }
 
-  void finish(std::uint64_t sequence) override {
-    for (int peer = 0; peer < world_.size_; ++peer)
-      if (peer != rank_) slot_of(peer, sequence).readers.fetch_add(1);
+  void finish(std::uint64_t sequence, const MarkPtr& read) override {
+    for (int peer = 0; peer < world_.size_; ++peer) {
+      if (peer == rank_) continue;
+      ThreadWorld::Slot& slot = slot_of(peer, sequence);
+      if (read != nullptr) slot.read[static_cast<std::size_t>(rank_)] = read;
+      slot.readers.fetch_add(1);
+    }
     world_.wake_peers(rank_);
   }
 
-  void wait_released(std::uint64_t sequence) override {
+  void wait_released(std::uint64_t sequence, std::vector<MarkPtr>* read) override {
     ThreadWorld::Slot& slot = slot_of(rank_, sequence);
     const std::uint64_t uses = sequence / ThreadWorld::kRing + 1;
     const std::uint64_t wanted = uses * static_cast<std::uint64_t>(world_.size_ - 1);
     wait([&] { return slot.readers.load() >= wanted; }, "release", sequence, -1);
+    if (read == nullptr) return;
+    for (MarkPtr& mark : slot.read)
+      if (mark != nullptr) read->push_back(std::move(mark));
+    slot.read.clear();
   }
+
+  bool carries(Device) const override { return true; }
 
   void leave() override {
     world_.seats_[static_cast<std::size_t>(rank_)]->left.store(true);

@@ -9,9 +9,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include "core/cuda/lanes.h"
 #include "core/dtype.h"
 
 namespace sg::dist {
@@ -26,6 +29,8 @@ struct UnitLabel {
   UnitLabel(int unit, std::string_view called = {}) : index(unit) { called.copy(name, kName - 1); }
 };
 
+using MarkPtr = std::shared_ptr<cuda::Mark>;
+
 /// What travels with every collective, so that ranks that diverge find out.
 struct Posting {
   const char* op = "";
@@ -34,9 +39,10 @@ struct Posting {
   std::int64_t count = 0;  ///< elements that one peer reads
   std::uint64_t sequence = 0;
   const char* data = nullptr;
-  std::int64_t stride = 0;  ///< bytes
-  std::int64_t bytes = 0;   ///< that one peer reads
-  bool copied = false;      ///< peers take it by read() alone, never by view()
+  std::int64_t stride = 0;    ///< bytes
+  std::int64_t bytes = 0;     ///< that one peer reads
+  bool copied = false;        ///< peers take it by read() alone, never by view()
+  MarkPtr written = nullptr;  ///< when `data` is there; null on the CPU, where it is
 };
 
 /// "reduce_scatter of unit 1, fc1 (64 x f32, collective 41)".
@@ -55,15 +61,19 @@ class Transport {
   /// kDepth`, for nothing else.
   virtual void post(const Posting& posting) = 0;
   /// Waits until `peer` has posted collective `mine.sequence`, checks it against `mine`, and
-  /// returns the bytes it has for this rank. Errors: deadline passed, peer failed, another
-  /// collective found (both are named).
-  virtual const char* view(const Posting& mine, int peer) = 0;
-  /// The same, copied to `to`: without an intermediate place where bytes come over a wire.
+  /// returns the bytes it has for this rank; `written` becomes the posting's. Errors: deadline
+  /// passed, peer failed, another collective found (both are named).
+  virtual const char* view(const Posting& mine, int peer, MarkPtr* written = nullptr) = 0;
+  /// The same, copied to `to`: without an intermediate place where bytes come over a wire. Main
+  /// memory alone.
   virtual void read(const Posting& mine, int peer, char* to) = 0;
-  /// This rank has read all that it needs of collective `sequence`.
-  virtual void finish(std::uint64_t sequence) = 0;
-  /// Waits until every peer has finished reading what this rank posted in collective `sequence`.
-  virtual void wait_released(std::uint64_t sequence) = 0;
+  /// This rank has read all that it needs of collective `sequence`, or will have at the mark.
+  virtual void finish(std::uint64_t sequence, const MarkPtr& read = nullptr) = 0;
+  /// Waits until every peer has finished reading what this rank posted in collective `sequence`;
+  /// appends the marks at which they will have.
+  virtual void wait_released(std::uint64_t sequence, std::vector<MarkPtr>* read = nullptr) = 0;
+  /// Whether memory of `device` can be posted.
+  virtual bool carries(Device device) const { return !device.is_cuda(); }
   /// This rank will post no more and has finished what it posted: a wait for more from it is an
   /// error at once.
   virtual void leave() = 0;

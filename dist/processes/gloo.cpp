@@ -400,11 +400,15 @@ GlooTransport::~GlooTransport() = default;
 int GlooTransport::rank() const { return impl_->rank(); }
 int GlooTransport::size() const { return impl_->size(); }
 void GlooTransport::post(const Posting& posting) { impl_->post(posting); }
-const char* GlooTransport::view(const Posting& mine, int peer) { return impl_->view(mine, peer); }
+const char* GlooTransport::view(const Posting& mine, int peer, MarkPtr*) {
+  return impl_->view(mine, peer);
+}
 void GlooTransport::read(const Posting& mine, int peer, char* to) { impl_->read(mine, peer, to); }
 // What is received lies in this process, and what was sent is not read again: peers need no word.
-void GlooTransport::finish(std::uint64_t) {}
-void GlooTransport::wait_released(std::uint64_t sequence) { impl_->wait_released(sequence); }
+void GlooTransport::finish(std::uint64_t, const MarkPtr&) {}
+void GlooTransport::wait_released(std::uint64_t sequence, std::vector<MarkPtr>*) {
+  impl_->wait_released(sequence);
+}
 void GlooTransport::leave() { impl_->leave(); }
 void GlooTransport::poison(const std::string& cause) { impl_->poison(cause); }
 void GlooTransport::close() { impl_->close(); }

@@ -30,10 +30,10 @@ class GlooTransport final : public Transport {
   int rank() const override;
   int size() const override;
   void post(const Posting& posting) override;
-  const char* view(const Posting& mine, int peer) override;
+  const char* view(const Posting& mine, int peer, MarkPtr* written) override;
   void read(const Posting& mine, int peer, char* to) override;
-  void finish(std::uint64_t sequence) override;
-  void wait_released(std::uint64_t sequence) override;
+  void finish(std::uint64_t sequence, const MarkPtr& read) override;
+  void wait_released(std::uint64_t sequence, std::vector<MarkPtr>* read) override;
   void leave() override;
   void poison(const std::string& cause) override;
 

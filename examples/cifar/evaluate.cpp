@@ -51,11 +51,11 @@ Accuracy evaluate(dist::Engine& engine, const data::DatasetPtr& set, DType dtype
   for (const data::Batch& batch : loader.epoch(0)) {
     const Tensor logits = engine.forward(batch.images).value();
     const std::vector<double> rows = logits.to_doubles();
-    const std::int64_t* labels = batch.labels.data<std::int64_t>();
+    const std::vector<std::int64_t> labels = batch.labels.to_vector<std::int64_t>();
     for (std::int64_t i = 0; i < batch.valid; ++i) {  // the rest is there to fill the batch
       const auto row = rows.begin() + i * static_cast<std::ptrdiff_t>(classes);
       const auto best = std::max_element(row, row + static_cast<std::ptrdiff_t>(classes)) - row;
-      const auto label = static_cast<std::size_t>(labels[i]);
+      const auto label = static_cast<std::size_t>(labels[static_cast<std::size_t>(i)]);
       counts[label] += best == labels[i];
       counts[classes + label] += 1;
     }

@@ -79,7 +79,7 @@ std::uint64_t digest_of_weights(dist::Engine& engine) {
   std::uint64_t digest = 0;
   for (const auto& unit : engine.units())
     for (const dist::Segment& segment : unit->segments) {
-      const Tensor value = engine.full_parameter(segment.name()).contiguous();
+      const Tensor value = engine.full_parameter(segment.name()).contiguous().to(kCpu);
       const std::string_view bytes(static_cast<const char*>(value.raw_data()),
                                    static_cast<std::size_t>(value.bytes()));
       digest = mix_keys(digest, name_key(bytes));

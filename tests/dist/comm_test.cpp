@@ -285,7 +285,7 @@ TEST_P(Sequence, TwoThreadsOfOneRankMayWaitAtOnce) {
                    Posting posting{.op = "slow", .count = 64};
                    posting.data = static_cast<const char*>(mine.raw_data());
                    posting.bytes = mine.bytes();
-                   const auto slow = comm.start(posting, mine.storage(), "slow", mine.bytes(),
+                   const auto slow = comm.start(posting, kCpu, mine.storage(), "slow", mine.bytes(),
                                                 [&](Operation& operation) {
                                                   if (rank.index == 1) sleep_ms(60);
                                                   comm.view(operation, 1 - rank.index);
@@ -432,10 +432,11 @@ TEST_P(Failure, AnErrorInsideACollectiveReachesTheCaller) {
   const std::string text = error_of([&] {
     launch_ranks(2,
                  [&](Rank& rank) {
-                   const auto operation =
-                       current_comm().start({.op = "odd"}, nullptr, "odd", 0, [&](Operation&) {
-                         if (rank.index == 0) fail("[test] odd data");
-                       });
+                   const auto operation = current_comm().start({.op = "odd"}, kCpu, nullptr, "odd",
+                                                               0, [&](Operation&) {
+                                                                 if (rank.index == 0)
+                                                                   fail("[test] odd data");
+                                                               });
                    sleep_ms(5);
                    operation->wait();
                    if (rank.index == 1) exchange(current_comm(), "control", {});

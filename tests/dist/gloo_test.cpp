@@ -236,7 +236,8 @@ TEST_P(Gloo, OtherCountsAndTypesNameBothSides) {
 }
 
 // Two collectives, in the second of which rank 2 does something else.
-std::vector<std::string> with_rank2(const std::function<void(GlooMember&)>& fault, Executor executor,
+std::vector<std::string> with_rank2(const std::function<void(GlooMember&)>& fault,
+                                    Executor executor,
                                     milliseconds deadline = milliseconds(20'000)) {
   return on_gloo(
       3,
@@ -319,7 +320,7 @@ TEST_P(Gloo, AReaderThatLeftIsNotWaitedFor) {
                               .data = static_cast<const char*>(data.raw_data()),
                               .bytes = 1'200'000};
         m.transport->post(posting);
-        m.transport->wait_released(0);
+        m.transport->wait_released(0, nullptr);
       },
       GetParam(), milliseconds(4'000));
   EXPECT_HAS(errors[0],

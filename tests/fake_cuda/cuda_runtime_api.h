@@ -2,6 +2,8 @@
 // toolkit's header where SHARDGRAD_CUDA is FAKE.
 #pragma once
 
+#define SG_FAKE_CUDA 1
+
 #include <cstddef>
 #include <cstdint>
 

@@ -2,20 +2,10 @@
 // since the lines are read in any case. Prefetching in all streams is what the hardware does not
 // manage by itself: it took Adam from 0.84 to 1.0 of an in-place read-modify-write of as many
 // bytes, the squares from 0.55 to 0.7 of a plain read (bench/).
-#include "optim/kernels/update.h"
-
-#include <math.h>  // C's functions: an inline std:: one could be linked into code for older processors
+#include "optim/kernels/rules.h"
 
 namespace sg::kernels::SG_ISA {
 namespace {
-
-inline float root(float x) { return sqrtf(x); }
-inline double root(double x) { return sqrt(x); }
-
-template <bool kDivide, class T>
-inline T mean(T sum, const GradientScale<T>& scale) {
-  return kDivide ? sum / scale.divisor : sum * scale.reciprocal;
-}
 
 constexpr std::int64_t kStep = 64;  // elements between prefetches
 static_assert(kStep == kSquaresBlock);
@@ -30,22 +20,12 @@ inline void prefetch(const T* at) {
     __builtin_prefetch(reinterpret_cast<const void*>(from + byte));
 }
 
-enum class Momentum { none, classic, nesterov };
-
 template <bool kDivide, Momentum kMomentum, class T>
 inline void sgd_part(T* param, const T* grad, T* buffer, std::int64_t n,
                      const SgdCoefficients<T>& c) {
 #pragma omp simd
-  for (std::int64_t i = 0; i < n; ++i) {
-    const T p = param[i];
-    T g = mean<kDivide>(grad[i], c.scale) * c.scale.clip + c.l2 * p;
-    if constexpr (kMomentum != Momentum::none) {
-      const T b = c.keep * buffer[i] + c.take * g;
-      buffer[i] = b;
-      g = kMomentum == Momentum::nesterov ? g + c.momentum * b : b;
-    }
-    param[i] = p - c.step_size * g;
-  }
+  for (std::int64_t i = 0; i < n; ++i)
+    sgd_rule<kDivide, kMomentum>(param[i], grad[i], buffer[i], c);
 }
 
 // Coefficients come by value: the stores to the spans then cannot be taken for changes of them.
@@ -77,16 +57,7 @@ template <bool kDivide, class T>
 inline void adam_part(T* param, const T* grad, T* m, T* v, std::int64_t n,
                       const AdamCoefficients<T>& c) {
 #pragma omp simd
-  for (std::int64_t i = 0; i < n; ++i) {
-    const T p = param[i];
-    const T g = mean<kDivide>(grad[i], c.scale) * c.scale.clip + c.l2 * p;
-    const T first = c.beta1 * m[i] + c.rest1 * g;
-    const T second = c.beta2 * v[i] + (c.rest2 * g) * g;
-    m[i] = first;
-    v[i] = second;
-    // One division an element: step_size and the bias correction are folded into factors.
-    param[i] = p * c.decay - (c.step_size * first) / (root(second) * c.root_scale + c.eps);
-  }
+  for (std::int64_t i = 0; i < n; ++i) adam_rule<kDivide>(param[i], grad[i], m[i], v[i], c);
 }
 
 template <bool kDivide, class T>
@@ -116,7 +87,7 @@ inline double squares_of_block(const T* grad, const GradientScale<T>& scale) {
   for (int row = 0; row < kSquaresBlock; row += kLanes) {
 #pragma omp simd
     for (int j = 0; j < kLanes; ++j) {
-      const double g = mean<kDivide>(grad[row + j], scale);
+      const double g = mean_gradient<kDivide>(grad[row + j], scale);
       lane[j] += g * g;
     }
   }

@@ -1,0 +1,75 @@
+#include "core/cuda/lanes.h"
+
+#include <algorithm>
+
+#include "core/cuda/context.h"
+#include "core/cuda/kernels.h"
+
+namespace sg::cuda {
+
+class Mark {
+ public:
+  Mark(cudaStream_t stream) {
+    check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "lane", "cudaEventCreate");
+    check(cudaEventRecord(event_, stream), "lane", "cudaEventRecord");
+  }
+  // CUDA keeps what is recorded or waited for until it has happened.
+  ~Mark() { cudaEventDestroy(event_); }
+  Mark(const Mark&) = delete;
+  Mark& operator=(const Mark&) = delete;
+  cudaEvent_t event() const { return event_; }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
+namespace {
+
+cudaStream_t stream_of(Context& context, Lane lane) {
+  context.use();
+  return lane == Lane::compute ? context.compute() : context.communication();
+}
+
+}  // namespace
+
+Context* current(Device device) { return &context(device); }
+
+std::shared_ptr<Mark> mark(Context& context, Lane lane) {
+  return std::make_shared<Mark>(stream_of(context, lane));
+}
+
+void wait(Context& context, Lane lane, const Mark& mark) {
+  check(cudaStreamWaitEvent(stream_of(context, lane), mark.event(), 0), "lane",
+        "cudaStreamWaitEvent");
+}
+
+void wait(const Mark& mark) {
+  check(cudaEventSynchronize(mark.event()), "lane", "cudaEventSynchronize");
+}
+
+void copy(Context& context, Lane lane, void* to, const void* from, std::size_t bytes) {
+  if (bytes == 0) return;
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_of(context, lane)),
+        "lane", "cudaMemcpyAsync");
+}
+
+void zero(Context& context, Lane lane, void* to, std::size_t bytes) {
+  if (bytes == 0) return;
+  check(cudaMemsetAsync(to, 0, bytes, stream_of(context, lane)), "lane", "cudaMemsetAsync");
+}
+
+void fold(Context& context, Lane lane, DType dtype, void* out, std::span<const void* const> sources,
+          std::int64_t n) {
+  const Launch on{"reduce_scatter", stream_of(context, lane), context.processors()};
+  // More than a launch takes: what is folded so far is the first source of the next.
+  const void* part[kMaxFold];
+  std::size_t done = 0;
+  while (done < sources.size()) {
+    std::size_t count = 0;
+    if (done > 0) part[count++] = out;
+    while (count < kMaxFold && done < sources.size()) part[count++] = sources[done++];
+    fold(on, dtype, out, part, static_cast<int>(count), n);
+  }
+}
+
+}  // namespace sg::cuda

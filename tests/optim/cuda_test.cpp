@@ -1,0 +1,105 @@
+// Updates on a GPU have the bits of the CPU's.
+#include "core/cuda/cuda.h"
+
+#include "optim/clip.h"
+#include "optim/elementwise.h"
+#include "optim/span_optimizer.h"
+#include "tests/optim/support.h"
+
+namespace sg::optim {
+namespace {
+
+class Gpu : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (cuda::device_count() == 0) GTEST_SKIP() << "no GPU: " << cuda::why_none();
+  }
+  static constexpr Device kGpu = cuda_device(0);
+};
+
+Tensor noise(std::int64_t n, DType dtype, unsigned seed, bool positive = false) {
+  std::mt19937 random(seed);
+  std::normal_distribution<double> normal;
+  std::vector<double> values(static_cast<std::size_t>(n));
+  for (double& v : values) v = positive ? std::abs(normal(random)) : normal(random);
+  return Tensor::from(values, {n}).to(kCpu).to(dtype);
+}
+
+void expect_same_on_gpu(const OptimizerPtr& optimizer, const StepValues& values) {
+  for (const DType dtype : {DType::f32, DType::f64})
+    for (const std::int64_t n : {1, 3, 64, 1000, 4099}) {
+      SCOPED_TRACE(fmt::format("{} {} x {}", optimizer->name(), n, name_of(dtype)));
+      const Tensor param = noise(n, dtype, 1), grad = noise(n, dtype, 2);
+      std::vector<Tensor> states;
+      for (int s = 0; s < optimizer->state_slots(); ++s)
+        states.push_back(noise(n, dtype, 3, true));
+      const Tensor there = param.to(Device{DeviceType::cuda, 0});
+      std::vector<Tensor> states_there;
+      for (const Tensor& s : states) states_there.push_back(s.to(there.device()));
+      optimizer->update(there, grad.to(there.device()), states_there, optimizer->defaults(),
+                        values);
+      optimizer->update(param, grad, states, optimizer->defaults(), values);
+      EXPECT_EQ(there.to_doubles(), param.to_doubles());
+      for (std::size_t s = 0; s < states.size(); ++s)
+        EXPECT_EQ(states_there[s].to_doubles(), states[s].to_doubles());
+    }
+}
+
+TEST_F(Gpu, UpdatesHaveTheBitsOfTheCpu) {
+  for (const double divisor : {1.0, 3.0, 8.0}) {
+    const StepValues values{.step = 3, .grad_divisor = divisor, .clip_scale = 0.7, .lr_factor = 0.5};
+    expect_same_on_gpu(adam({.lr = 1e-2}), values);
+    expect_same_on_gpu(adam({.lr = 1e-2, .weight_decay = 0.1}), values);
+    expect_same_on_gpu(adamw({.lr = 1e-2}), values);
+    expect_same_on_gpu(sgd({.lr = 1e-2}), values);
+    expect_same_on_gpu(sgd({.lr = 1e-2, .momentum = 0.9, .dampening = 0.1}), values);
+    expect_same_on_gpu(sgd({.lr = 1e-2, .momentum = 0.9, .nesterov = true}), values);
+  }
+}
+
+TEST_F(Gpu, SquaresHaveTheBitsOfTheCpu) {
+  for (const DType dtype : {DType::f32, DType::f64})
+    for (const std::int64_t n : {1, 63, 64, 65, 5000}) {
+      const Tensor grad = noise(n, dtype, 4);
+      ExactSum here, there;
+      add_squares(grad, 3, here);
+      add_squares(grad.to(kGpu), 3, there);
+      EXPECT_EQ(here.value(), there.value()) << n;
+      EXPECT_GT(there.value(), 0);
+    }
+}
+
+TEST_F(Gpu, PlainTrainingTakesParametersThere) {
+  const Tensor weight = noise(100, DType::f32, 5), grad = noise(100, DType::f32, 6);
+  const auto run = [&](Device device) {
+    const Tensor w = weight.clone().to(device);
+    SpanOptimizer optimizer(adam(), {{"w", w, adam()->defaults()}});
+    const Tensor g = grad.to(device);
+    for (int i = 0; i < 3; ++i) optimizer.step({&g, 1});
+    EXPECT_EQ(optimizer.state("w", "exp_avg").device(), device);
+    return std::pair(w.to_doubles(), optimizer.grad_norm({&g, 1}));
+  };
+  EXPECT_EQ(run(kGpu), run(kCpu));
+}
+
+struct Plain {
+  static constexpr const char* name = "plain";
+  static std::vector<std::string> hyper_names() { return {"lr"}; }
+  static std::vector<std::string> state_names() { return {}; }
+  static void check(const Hyper&) {}
+  template <class T>
+  static auto rule(const Hyper& h, const StepValues&) {
+    return [lr = T(h.lr)](T& p, T g) { p -= lr * g; };
+  }
+};
+
+TEST_F(Gpu, ARuleOfTheCpuIsRefusedByName) {
+  const Tensor w = noise(4, DType::f32, 7).to(kGpu);
+  const auto optimizer = elementwise<Plain>();
+  EXPECT_EQ(error_of([&] { optimizer->update(w, w, {}, optimizer->defaults(), {}); }),
+            "[plain] its rule is compiled for the CPU alone; on cuda:0 use one of the library's "
+            "optimizers");
+}
+
+}  // namespace
+}  // namespace sg::optim
