@@ -28,14 +28,22 @@ double contract(const Tensor& y, const Tensor& weights) {
   return total;
 }
 
-// Memory of the element with row-major number `index`.
-double* element(const Tensor& x, std::int64_t index) {
-  double* at = x.data<double>();
+// The element with row-major number `index`, as a view.
+Tensor element(Tensor x, std::int64_t index) {
   for (int d = x.dim_count() - 1; d >= 0; --d) {
-    at += index % x.shape()[d] * x.strides()[d];
-    index /= x.shape()[d];
+    const std::int64_t size = x.shape()[d];
+    x = x.select(d, index % size);
+    index /= size;
   }
-  return at;
+  return x;
+}
+
+// Not counted as a change where the CPU reaches the memory: what is saved of x stays readable.
+void set(const Tensor& element, double value) {
+  if (element.is_cuda())
+    element.fill(value);
+  else
+    *element.data<double>() = value;
 }
 
 }  // namespace
@@ -50,7 +58,7 @@ void gradcheck(const std::function<Var(std::span<const Var>)>& fn, std::vector<V
   }
   const Var y = fn(inputs);
   const Tensor weights = output_weights(y.shape());
-  y.backward(weights);
+  y.backward(weights.to(y.value().device()));
   const NoGrad no_grad;
   for (std::size_t k = 0; k < inputs.size(); ++k) {
     if (!inputs[k].requires_grad()) continue;
@@ -60,14 +68,14 @@ void gradcheck(const std::function<Var(std::span<const Var>)>& fn, std::vector<V
         gradient.defined() ? gradient.to_doubles()
                            : std::vector<double>(static_cast<std::size_t>(x.numel()), 0.0);
     for (std::int64_t i = 0; i < x.numel(); ++i) {
-      double* at = element(x, i);
-      const double value = *at, step = options.step * std::max(1.0, std::abs(value));
+      const Tensor at = element(x, i);
+      const double value = at.item(), step = options.step * std::max(1.0, std::abs(value));
       const double above = value + step, below = value - step;
-      *at = above;
+      set(at, above);
       const double high = contract(fn(inputs).value(), weights);
-      *at = below;
+      set(at, below);
       const double low = contract(fn(inputs).value(), weights);
-      *at = value;
+      set(at, value);
       const double numeric = (high - low) / (above - below),
                    found = analytic[static_cast<std::size_t>(i)];
       SG_CHECK(std::abs(found - numeric) <= options.tolerance * std::max(1.0, std::abs(numeric)),

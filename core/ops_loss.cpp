@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "core/cuda/ops.h"
 #include "core/kernels/blocks.h"
 #include "core/kernels/row_kernels.h"
 #include "core/ops.h"
@@ -36,7 +37,8 @@ Dims classes_last(int rank) {
 
 Tensor rows_of(const Tensor& x) {
   const Tensor moved = x.dim_count() > 2 ? x.permute(classes_last(x.dim_count())) : x;
-  return (is_half(moved.dtype()) ? moved.to(DType::f32) : moved).contiguous();
+  // The GPU reads 16-bit values as such.
+  return (is_half(moved.dtype()) && !x.is_cuda() ? moved.to(DType::f32) : moved).contiguous();
 }
 
 // What both directions agree on.
@@ -101,7 +103,7 @@ CrossEntropy cross_entropy(const Tensor& logits, const Tensor& targets,
                       Tensor::empty({p.rows, 2}, p.wide, device)};
   if (logits.is_meta()) return result;
   const Tensor x = rows_of(logits), t = p.soft ? rows_of(targets) : targets.contiguous();
-  if (!p.soft) {
+  if (!p.soft && !t.is_cuda()) {
     const std::int64_t* at = t.data<std::int64_t>();
     for (std::int64_t i = 0; i < p.rows; ++i)
       SG_CHECK((at[i] >= 0 && at[i] < p.classes) || at[i] == options.ignore_index,
@@ -110,6 +112,16 @@ CrossEntropy cross_entropy(const Tensor& logits, const Tensor& targets,
   const Tensor each = !reduced && logits.dtype() == p.wide
                           ? result.loss
                           : Tensor::empty(p.loss_shape, p.wide, device);
+  if (SG_CUDA && device.is_cuda()) {
+    const cuda::LossRows rows{x, t, result.stats, p.classes, options.ignore_index,
+                              options.label_smoothing};
+    cuda::cross_entropy(rows, each);
+    if (reduced)
+      cuda::loss_total(rows, each, options.reduction == LossReduction::mean, result.loss);
+    else if (each.storage() != result.loss.storage())
+      result.loss.copy_from(each);
+    return result;
+  }
   visit_wide(p.wide, [&](auto type) {
     using T = typename decltype(type)::type;
     const CrossEntropyRows<T> rows{x.data<T>(),
@@ -140,8 +152,14 @@ Tensor cross_entropy_grad(const Tensor& logits, const Tensor& stats, const Tenso
   const int rank = logits.dim_count();
   Shape moved = p.loss_shape;
   moved.push_back(p.classes);
-  const Tensor out = Tensor::empty(moved, p.wide, logits.device());
-  if (!logits.is_meta()) {
+  const Tensor out =
+      Tensor::empty(moved, logits.is_cuda() ? logits.dtype() : p.wide, logits.device());
+  if (SG_CUDA && logits.is_cuda()) {
+    cuda::cross_entropy_grad({rows_of(logits), p.soft ? rows_of(targets) : targets.contiguous(),
+                              stats, p.classes, options.ignore_index, options.label_smoothing},
+                             grad.to(p.wide).contiguous(),
+                             options.reduction == LossReduction::mean, out);
+  } else if (!logits.is_meta()) {
     const Tensor x = rows_of(logits), t = p.soft ? rows_of(targets) : targets.contiguous();
     const Tensor wide_grad = grad.to(p.wide).contiguous();
     visit_wide(p.wide, [&](auto type) {

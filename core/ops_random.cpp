@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "core/cuda/ops.h"
 #include "core/kernels/random.h"
 #include "core/ops.h"
 #include "core/parallel.h"
@@ -17,6 +18,16 @@ Tensor dropout(const Tensor& x, double p, const DropoutKey& key) {
   SG_CHECK(is_floating(x.dtype()), "[dropout] needs a floating dtype, got {}; cast it first",
            describe(x));
   if (p == 1) return mul(x, 0.0);
+  const std::uint64_t stream =
+      mix_keys(mix_keys(key.seed, key.site), static_cast<std::uint64_t>(key.state.step));
+  const double threshold = std::min(p * 4294967296.0, 4294967295.0);
+  const kernels::DropoutMask mask{stream, static_cast<std::uint32_t>(threshold), 1.0 / (1.0 - p)};
+  if (SG_CUDA && x.is_cuda()) {
+    const Tensor y = Tensor::empty_like(x);
+    if (x.numel() > 0)
+      cuda::dropout(x, static_cast<std::uint64_t>(key.state.first_sample), mask, y);
+    return y;
+  }
   // Elements are numbered in row-major order whatever the strides: a mask of its own where those
   // differ.
   if (!x.is_contiguous() || (x.dtype() != DType::f32 && x.dtype() != DType::f64)) {
@@ -28,10 +39,6 @@ Tensor dropout(const Tensor& x, double p, const DropoutKey& key) {
   Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
   if (x.is_meta() || x.numel() == 0) return y;
   const std::int64_t samples = x.dim_count() > 0 ? x.shape()[0] : 1, n = x.numel() / samples;
-  const std::uint64_t stream =
-      mix_keys(mix_keys(key.seed, key.site), static_cast<std::uint64_t>(key.state.step));
-  const double threshold = std::min(p * 4294967296.0, 4294967295.0);
-  const kernels::DropoutMask mask{stream, static_cast<std::uint32_t>(threshold), 1.0 / (1.0 - p)};
   // Units are samples, or pieces of one: counters count four elements.
   constexpr std::int64_t kPiece = 1 << 12;
   const std::int64_t pieces = (n + kPiece - 1) / kPiece;

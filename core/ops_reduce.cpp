@@ -6,7 +6,9 @@
 #include <cmath>
 #include <vector>
 
+#include "core/cuda/ops.h"
 #include "core/kernels/reduce.h"
+#include "core/kernels/reduce_plan.h"
 #include "core/ops.h"
 #include "core/parallel.h"
 
@@ -14,6 +16,9 @@ namespace sg::ops {
 namespace {
 
 using kernels::Fold;
+using Loops = kernels::ReduceDims;
+using Plan = kernels::ReducePlan;
+static_assert(Loops::kCapacity >= Dims::kCapacity);
 
 constexpr std::int64_t kPiece = 1 << 15;  // elements that one piece of a reduction folds
 constexpr std::int64_t kColumns = 512;    // columns folded at once
@@ -29,44 +34,7 @@ double combine(Fold fold, double a, double b) {
   return a < b ? a : b;
 }
 
-// A list of dimensions, outermost first, with the strides of the source and of the result.
-struct Loops {
-  int count = 0;
-  std::int64_t size[Dims::kCapacity], from[Dims::kCapacity], to[Dims::kCapacity];
-
-  std::int64_t total() const {
-    std::int64_t n = 1;
-    for (int d = 0; d < count; ++d) n *= size[d];
-    return n;
-  }
-  void append(std::int64_t n, std::int64_t f, std::int64_t t) {
-    if (count > 0 && from[count - 1] == f * n && to[count - 1] == t * n) {
-      size[count - 1] *= n;
-      from[count - 1] = f;
-      to[count - 1] = t;
-      return;
-    }
-    size[count] = n;
-    from[count] = f;
-    to[count++] = t;
-  }
-  void locate(std::int64_t index, std::int64_t& f, std::int64_t& t) const {
-    f = t = 0;
-    for (int d = count - 1; d >= 0; --d) {
-      f += index % size[d] * from[d];
-      t += index % size[d] * to[d];
-      index /= size[d];
-    }
-  }
-};
-
-struct Plan {
-  Loops kept, reduced;
-  bool inner_reduced =
-      false;  // the dimension of stride 1 is the last one of `reduced`, else of `kept`
-};
-
-// Needs a dimension of stride 1 (or a single element).
+// The CPU's loops need a dimension of stride 1 (or a single element).
 Plan make_plan(const Tensor& x, const bool* is_reduced, const Strides& out_strides) {
   int order[Dims::kCapacity], used = 0;
   for (int i = 0; i < x.dim_count(); ++i)
@@ -272,10 +240,33 @@ void mark_reduced(std::string_view op, int rank, const Dims& dims, bool* is_redu
   }
 }
 
+// The strides of a contiguous result for x's dimensions, 0 for reduced ones.
+Strides result_strides(const Tensor& x, const bool* is_reduced) {
+  Strides strides = Dims::filled(x.dim_count(), 0);
+  std::int64_t next = 1;
+  for (int i = x.dim_count() - 1; i >= 0; --i) {
+    if (is_reduced[i]) continue;
+    strides[i] = next;
+    next *= x.shape()[i];
+  }
+  return strides;
+}
+
+// On the GPU any layout and dtype is read in place, and `out` may have another floating dtype.
+// With `centre` (f64, of out's shape) squares of differences from it are added.
+void reduce_on_gpu(const char* op, const Tensor& x, const bool* is_reduced, Fold fold,
+                   double divisor, const Tensor& out, const Tensor& centre = {}) {
+  if (out.numel() == 0) return;
+  if (x.numel() == 0) return out.fill(is_floating(x.dtype()) ? 0.0 / divisor : 0.0);
+  cuda::reduce(op, make_plan(x, is_reduced, result_strides(x, is_reduced)), fold, x, centre,
+               divisor, out);
+}
+
 // Writes the fold of `x` over the marked dimensions to `out`, which is contiguous.
-void reduce_into(std::string_view op, const Tensor& x, const bool* is_reduced, Fold fold,
-                 double divisor, const Tensor& out) {
+void reduce_into(const char* op, const Tensor& x, const bool* is_reduced, Fold fold, double divisor,
+                 const Tensor& out) {
   if (x.is_meta() || out.numel() == 0) return;
+  if (SG_CUDA && x.is_cuda()) return reduce_on_gpu(op, x, is_reduced, fold, divisor, out);
   if (!is_floating(x.dtype())) {
     visit(x.dtype(), [&](auto type) {
       using T = typename decltype(type)::type;
@@ -300,20 +291,14 @@ void reduce_into(std::string_view op, const Tensor& x, const bool* is_reduced, F
     return;
   }
   const Tensor source = has_unit_stride(x) ? x : x.contiguous();
-  Strides strides = Dims::filled(x.dim_count(), 0);
-  std::int64_t next = 1;
-  for (int i = x.dim_count() - 1; i >= 0; --i) {
-    if (is_reduced[i]) continue;
-    strides[i] = next;
-    next *= x.shape()[i];
-  }
+  const Strides strides = result_strides(x, is_reduced);
   if (x.dtype() == DType::f64)
     reduce_floating<double>(source, is_reduced, fold, divisor, out, strides);
   else
     reduce_floating<float>(source, is_reduced, fold, divisor, out, strides);
 }
 
-Tensor reduce(std::string_view op, const Tensor& x, const Dims& dims, bool keep_dims, Fold fold,
+Tensor reduce(const char* op, const Tensor& x, const Dims& dims, bool keep_dims, Fold fold,
               bool mean) {
   bool is_reduced[Dims::kCapacity];
   mark_reduced(op, x.dim_count(), dims, is_reduced);
@@ -328,6 +313,20 @@ Tensor reduce(std::string_view op, const Tensor& x, const Dims& dims, bool keep_
   SG_CHECK(fold == Fold::sum || count > 0 || out.numel() == 0, "[{}] of no elements: shape {}", op,
            x.shape());
   reduce_into(op, x, is_reduced, fold, mean ? static_cast<double>(count) : 1.0, out);
+  return out;
+}
+
+Tensor var_on_gpu(const Tensor& x, const Dims& dims, int correction, bool keep_dims) {
+  bool is_reduced[Dims::kCapacity];
+  mark_reduced("var", x.dim_count(), dims, is_reduced);
+  const Tensor out =
+      Tensor::empty(reduced_shape("var", x.shape(), dims, keep_dims), x.dtype(), x.device());
+  if (out.numel() == 0) return out;
+  const Scoped kind(current_rank().kind, Kind::buffers);
+  const Tensor means = Tensor::empty(out.shape(), DType::f64, x.device());
+  const double count = static_cast<double>(x.numel()) / static_cast<double>(out.numel());
+  reduce_on_gpu("var", x, is_reduced, Fold::sum, count, means);
+  reduce_on_gpu("var", x, is_reduced, Fold::sum, std::max(count - correction, 0.0), out, means);
   return out;
 }
 
@@ -360,6 +359,7 @@ Tensor amin(const Tensor& x, const Dims& dims, bool keep_dims) {
 }
 
 Tensor var(const Tensor& x, const Dims& dims, int correction, bool keep_dims) {
+  if (SG_CUDA && x.is_cuda() && is_floating(x.dtype())) return var_on_gpu(x, dims, correction, keep_dims);
   if (x.dtype() == DType::bf16 || x.dtype() == DType::f16)
     return var(x.to(DType::f32), dims, correction, keep_dims).to(x.dtype());
   const Tensor centred = sub(x, mean(x, dims, true));
@@ -377,6 +377,10 @@ Tensor argmax(const Tensor& x, std::int64_t dim, bool keep_dims) {
   if (x.is_meta() || out.numel() == 0) return out;
   bool is_reduced[Dims::kCapacity] = {};
   is_reduced[d] = true;
+  if (SG_CUDA && x.is_cuda()) {
+    cuda::argmax(x, d, out);
+    return out;
+  }
   const Tensor rows = rows_last(x, is_reduced);
   const std::int64_t n = x.shape()[d];
   std::int64_t* to = out.data<std::int64_t>();

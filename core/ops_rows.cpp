@@ -4,6 +4,7 @@
 #include <cstring>
 #include <vector>
 
+#include "core/cuda/ops.h"
 #include "core/kernels/blocks.h"
 #include "core/kernels/row_kernels.h"
 #include "core/ops.h"
@@ -11,6 +12,8 @@
 
 namespace sg::ops {
 namespace {
+
+using cuda::RowOp;
 
 template <class T>
 const kernels::RowLoops<T>& loops_of() {
@@ -35,7 +38,10 @@ std::int64_t row_grain(std::int64_t n) {
   return std::max<std::int64_t>((1 << 12) / std::max<std::int64_t>(n, 1), 1);
 }
 
-Tensor widened(const Tensor& x) { return is_half(x.dtype()) ? x.to(DType::f32) : x; }
+// What the loops read; the GPU reads 16-bit values as such.
+Tensor widened(const Tensor& x) {
+  return is_half(x.dtype()) && !x.is_cuda() ? x.to(DType::f32) : x;
+}
 
 // Dimension `dim` last and contiguous; back() undoes the move.
 struct Rows {
@@ -57,13 +63,17 @@ struct Rows {
 };
 
 template <class F>
-Tensor map_rows(std::string_view op, const Tensor& x, std::int64_t dim, const Tensor* grad,
-                const F& f) {
+Tensor map_rows(std::string_view op, RowOp row_op, const Tensor& x, std::int64_t dim,
+                const Tensor* grad, const F& f) {
   const Rows rows(op, x, dim);
   const Tensor g = grad != nullptr ? Rows(op, *grad, dim).values : Tensor();
   const Tensor out = Tensor::empty(rows.values.shape(), rows.values.dtype(), x.device());
   if (!x.is_meta() && x.numel() > 0) {
     const std::int64_t n = rows.values.shape().back();
+    if (SG_CUDA && x.is_cuda()) {
+      cuda::row_op(row_op, n, rows.values, g, out);
+      return rows.back(out, x.dtype());
+    }
     visit_wide(op, rows.values.dtype(), [&](auto type) {
       using T = typename decltype(type)::type;
       const T* from = rows.values.data<T>();
@@ -81,28 +91,28 @@ Tensor map_rows(std::string_view op, const Tensor& x, std::int64_t dim, const Te
 }  // namespace
 
 Tensor softmax(const Tensor& x, std::int64_t dim) {
-  return map_rows("softmax", x, dim, nullptr,
+  return map_rows("softmax", RowOp::softmax, x, dim, nullptr,
                   [](const auto& loops, auto* from, auto*, auto* to, auto rows, auto n) {
                     loops.softmax(from, to, rows, n);
                   });
 }
 
 Tensor softmax_grad(const Tensor& y, const Tensor& grad, std::int64_t dim) {
-  return map_rows("softmax", y, dim, &grad,
+  return map_rows("softmax", RowOp::softmax_grad, y, dim, &grad,
                   [](const auto& loops, auto* from, auto* g, auto* to, auto rows, auto n) {
                     loops.softmax_grad(from, g, to, rows, n);
                   });
 }
 
 Tensor log_softmax(const Tensor& x, std::int64_t dim) {
-  return map_rows("log_softmax", x, dim, nullptr,
+  return map_rows("log_softmax", RowOp::log_softmax, x, dim, nullptr,
                   [](const auto& loops, auto* from, auto*, auto* to, auto rows, auto n) {
                     loops.log_softmax(from, to, rows, n);
                   });
 }
 
 Tensor log_softmax_grad(const Tensor& y, const Tensor& grad, std::int64_t dim) {
-  return map_rows("log_softmax", y, dim, &grad,
+  return map_rows("log_softmax", RowOp::log_softmax_grad, y, dim, &grad,
                   [](const auto& loops, auto* from, auto* g, auto* to, auto rows, auto n) {
                     loops.log_softmax_grad(from, g, to, rows, n);
                   });
@@ -143,13 +153,17 @@ LayerNorm layer_norm(const Tensor& x, const Shape& normalized, const Tensor& wei
            describe(x));
   const DType wide = is_half(x.dtype()) ? DType::f32 : x.dtype();
   const Shape lead = leading(x.shape(), x.dim_count() - normalized.size());
-  LayerNorm result{Tensor::empty(x.shape(), wide, x.device()),
+  LayerNorm result{Tensor::empty(x.shape(), x.is_cuda() ? x.dtype() : wide, x.device()),
                    Tensor::empty(lead, wide, x.device()), Tensor::empty(lead, wide, x.device())};
   const std::int64_t n = numel(normalized);
   if (!x.is_meta() && x.numel() > 0) {
     const Tensor in = widened(x).contiguous();
     const Tensor w = weight.defined() ? widened(weight).contiguous() : weight;
     const Tensor b = bias.defined() ? widened(bias).contiguous() : bias;
+    if (SG_CUDA && x.is_cuda()) {
+      cuda::layer_norm(n, in, w, b, eps, result.y, result.mean, result.rstd);
+      return result;
+    }
     visit_wide("layer_norm", wide, [&](auto type) {
       using T = typename decltype(type)::type;
       const T *from = in.data<T>(), *pw = data_or_null<T>(w), *pb = data_or_null<T>(b);
@@ -167,10 +181,15 @@ LayerNorm layer_norm(const Tensor& x, const Shape& normalized, const Tensor& wei
 Tensor layer_norm_grad_x(const Tensor& x, const Tensor& weight, const Tensor& mean,
                          const Tensor& rstd, const Tensor& grad, const Shape& normalized) {
   const std::int64_t rows = check_normalized(x, normalized), n = numel(normalized);
-  const Tensor gx = Tensor::empty(x.shape(), mean.dtype(), x.device());
+  const Tensor gx =
+      Tensor::empty(x.shape(), x.is_cuda() ? x.dtype() : mean.dtype(), x.device());
   if (!x.is_meta() && x.numel() > 0) {
     const Tensor in = widened(x).contiguous(), g = widened(grad).contiguous();
     const Tensor w = weight.defined() ? widened(weight).contiguous() : weight;
+    if (SG_CUDA && x.is_cuda()) {
+      cuda::layer_norm_grad(n, in, w, g, mean, rstd, gx);
+      return gx;
+    }
     visit_wide("layer_norm", mean.dtype(), [&](auto type) {
       using T = typename decltype(type)::type;
       const T *from = in.data<T>(), *pg = g.data<T>(), *pw = data_or_null<T>(w);
@@ -191,6 +210,8 @@ void layer_norm_grad_affine(const Tensor& x, const Tensor& mean, const Tensor& r
   if (x.is_meta()) return;
   const std::int64_t rows = check_normalized(x, normalized), n = numel(normalized);
   const Tensor in = widened(x).contiguous(), g = widened(grad).contiguous();
+  if (SG_CUDA && x.is_cuda())
+    return cuda::layer_norm_grad_affine(n, in, g, mean, rstd, grad_weight, grad_bias);
   // Pieces of a fixed number of rows, added in order: the thread count changes no bit.
   constexpr std::int64_t kRows = 256;
   const std::int64_t pieces = std::max<std::int64_t>((rows + kRows - 1) / kRows, 1);
@@ -235,6 +256,12 @@ Tensor embedding(const Tensor& indices, const Tensor& weight) {
   const Tensor out = Tensor::empty(shape, weight.dtype(), weight.device());
   if (weight.is_meta()) return out;
   const Tensor index = indices.contiguous(), table = weight.contiguous();
+  SG_CHECK(indices.device() == weight.device(), "[embedding] indices are on {}, the weight on {}",
+           name_of(indices.device()), name_of(weight.device()));
+  if (SG_CUDA && weight.is_cuda()) {
+    cuda::embedding(index, table, out);
+    return out;
+  }
   const std::int64_t* at = index.data<std::int64_t>();
   for (std::int64_t i = 0; i < index.numel(); ++i)
     SG_CHECK(at[i] >= 0 && at[i] < rows, "[embedding] index {} at position {} is outside [0, {})",
@@ -255,6 +282,9 @@ Tensor embedding(const Tensor& indices, const Tensor& weight) {
 void embedding_grad(const Tensor& indices, const Tensor& grad, std::int64_t padding_index,
                     const Tensor& grad_weight) {
   if (grad.is_meta()) return;
+  if (SG_CUDA && grad.is_cuda())
+    return cuda::embedding_grad(indices.contiguous(), grad.to(grad_weight.dtype()).contiguous(),
+                                padding_index, grad_weight);
   if (is_half(grad_weight.dtype())) {
     const Tensor wide = Tensor::empty(grad_weight.shape(), DType::f32, grad_weight.device());
     embedding_grad(indices, grad.to(DType::f32), padding_index, wide);

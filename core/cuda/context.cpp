@@ -6,6 +6,7 @@
 
 #include "core/check.h"
 #include "core/cuda/cuda.h"
+#include "core/cuda/found.h"
 
 namespace sg::cuda {
 namespace {
@@ -17,9 +18,6 @@ void use_device(int device) {
   check(cudaSetDevice(device), "device", "cudaSetDevice");
   tls_device = device;
 }
-
-// The codes of Context::found().
-enum Found : std::int64_t { kFine = 0, kIndexOutside = 1, kTargetOutside = 2 };
 
 }  // namespace
 
@@ -98,7 +96,7 @@ void Context::synchronize(std::string_view op) {
   if (found[0] == kFine) return;
   check(cudaMemsetAsync(found_, 0, 4 * sizeof(std::int64_t), compute_), op, "cudaMemsetAsync");
   if (found[0] == kIndexOutside)
-    fail("[embedding] index {} at {} is outside [0, {})", found[1], found[2], found[3]);
+    fail("[embedding] index {} at position {} is outside [0, {})", found[1], found[2], found[3]);
   fail("[cross_entropy] target {} at index {} is outside [0, {})", found[1], found[2], found[3]);
 }
 

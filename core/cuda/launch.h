@@ -35,81 +35,110 @@ struct Launch {
 void check_launch(const Launch& on);
 
 inline constexpr int kThreads = 256;   // of a block
-inline constexpr int kShortRow = 512;  // rows up to here are a warp's, longer ones a block's
+inline constexpr int kTinyRow = 16;    // rows up to here are a thread's,
+inline constexpr int kShortRow = 512;  // up to here a warp's, longer ones a block's
+
+struct Plus {
+  template <class T>
+  SG_HD T operator()(T a, T b) const {
+    return a + b;
+  }
+};
+struct Larger {  // NaN wins
+  template <class T>
+  SG_HD T operator()(T a, T b) const {
+    return a > b || a != a ? a : b;
+  }
+};
+
+// What every team offers beside each() and first(), from its
+//   fold<T>(start, n, f, op)  op over start (of no effect: 0 for a sum) and f(i), i < n
+// whose value is the same in all its threads.
+template <class Team>
+struct TeamFolds {
+  template <class T, class F>
+  SG_HD T sum(std::int64_t n, F&& f) const {
+    return static_cast<const Team*>(this)->template fold<T>(T(0), n, f, Plus{});
+  }
+  template <class T, class F>
+  SG_HD T max(std::int64_t n, F&& f) const {
+    return static_cast<const Team*>(this)->template fold<T>(-T(__builtin_huge_val()), n, f,
+                                                            Larger{});
+  }
+};
+
+/// One thread has a whole row.
+struct SerialTeam : TeamFolds<SerialTeam> {
+  template <class F>
+  SG_HD void each(std::int64_t n, F&& f) const {
+    for (std::int64_t i = 0; i < n; ++i) f(i);
+  }
+  template <class T, class F, class Op>
+  SG_HD T fold(T start, std::int64_t n, F&& f, const Op& op) const {
+    T result = start;
+    for (std::int64_t i = 0; i < n; ++i) result = op(result, static_cast<T>(f(i)));
+    return result;
+  }
+  SG_HD bool first() const { return true; }
+};
+
+template <class F>
+struct SerialRows {
+  F f;
+  SG_HD void operator()(std::int64_t r) const { f(SerialTeam{}, r); }
+};
 
 #if defined(__CUDACC__)
 
 /// The 32 lanes of a warp share a row.
-struct WarpTeam {
+struct WarpTeam : TeamFolds<WarpTeam> {
   int lane;
+  __device__ explicit WarpTeam(int lane) : lane(lane) {}
   template <class F>
   __device__ __forceinline__ void each(std::int64_t n, F&& f) const {
     for (std::int64_t i = lane; i < n; i += 32) f(i);
     __syncwarp();
   }
-  template <class T, class F>
-  __device__ __forceinline__ T sum(std::int64_t n, F&& f) const {
-    T total = T(0);
-    for (std::int64_t i = lane; i < n; i += 32) total = total + f(i);
-#pragma unroll
-    for (int step = 16; step > 0; step /= 2)
-      total = total + __shfl_xor_sync(0xffffffffu, total, step);
-    return total;
+  template <class T, class F, class Op>
+  __device__ __forceinline__ T fold(T start, std::int64_t n, F&& f, const Op& op) const {
+    T result = start;
+    for (std::int64_t i = lane; i < n; i += 32) result = op(result, static_cast<T>(f(i)));
+    return across(result, op);
   }
-  template <class T, class F>
-  __device__ __forceinline__ T max(std::int64_t n, F&& f) const {
-    T top = -T(INFINITY);
-    for (std::int64_t i = lane; i < n; i += 32) top = larger(top, static_cast<T>(f(i)));
+  template <class T, class Op>
+  __device__ __forceinline__ static T across(T value, const Op& op) {
 #pragma unroll
     for (int step = 16; step > 0; step /= 2)
-      top = larger(top, __shfl_xor_sync(0xffffffffu, top, step));
-    return top;
+      value = op(value, __shfl_xor_sync(0xffffffffu, value, step));
+    return value;
   }
   __device__ __forceinline__ bool first() const { return lane == 0; }
-  template <class T>
-  __device__ __forceinline__ static T larger(T a, T b) {
-    return a > b || a != a ? a : b;
-  }
 };
 
 /// The kThreads threads of a block share a row; `shared` holds a value of each of its warps.
-struct BlockTeam {
+struct BlockTeam : TeamFolds<BlockTeam> {
   double* shared;
+  __device__ explicit BlockTeam(double* shared) : shared(shared) {}
   template <class F>
   __device__ __forceinline__ void each(std::int64_t n, F&& f) const {
     for (std::int64_t i = threadIdx.x; i < n; i += kThreads) f(i);
     __syncthreads();
   }
-  // Folds the warps' results in order, the same in every thread.
-  template <class T, class Fold>
-  __device__ __forceinline__ T across(T value, Fold&& fold) const {
+  template <class T, class F, class Op>
+  __device__ __forceinline__ T fold(T start, std::int64_t n, F&& f, const Op& op) const {
+    static_assert(sizeof(T) <= sizeof(double));
+    T result = start;
+    for (std::int64_t i = threadIdx.x; i < n; i += kThreads) result = op(result, static_cast<T>(f(i)));
+    result = WarpTeam::across(result, op);
+    // The warps' results are folded in order, the same in every thread.
     T* const slots = reinterpret_cast<T*>(shared);
     __syncthreads();  // the slots of the fold before have been read
-    if (threadIdx.x % 32 == 0) slots[threadIdx.x / 32] = value;
+    if (threadIdx.x % 32 == 0) slots[threadIdx.x / 32] = result;
     __syncthreads();
-    T result = slots[0];
+    result = slots[0];
 #pragma unroll
-    for (int w = 1; w < kThreads / 32; ++w) result = fold(result, slots[w]);
+    for (int w = 1; w < kThreads / 32; ++w) result = op(result, slots[w]);
     return result;
-  }
-  template <class T, class F>
-  __device__ __forceinline__ T sum(std::int64_t n, F&& f) const {
-    T total = T(0);
-    for (std::int64_t i = threadIdx.x; i < n; i += kThreads) total = total + f(i);
-#pragma unroll
-    for (int step = 16; step > 0; step /= 2)
-      total = total + __shfl_xor_sync(0xffffffffu, total, step);
-    return across(total, [](T a, T b) { return a + b; });
-  }
-  template <class T, class F>
-  __device__ __forceinline__ T max(std::int64_t n, F&& f) const {
-    T top = -T(INFINITY);
-    for (std::int64_t i = threadIdx.x; i < n; i += kThreads)
-      top = WarpTeam::larger(top, static_cast<T>(f(i)));
-#pragma unroll
-    for (int step = 16; step > 0; step /= 2)
-      top = WarpTeam::larger(top, __shfl_xor_sync(0xffffffffu, top, step));
-    return across(top, [](T a, T b) { return WarpTeam::larger(a, b); });
   }
   __device__ __forceinline__ bool first() const { return threadIdx.x == 0; }
 };
@@ -122,7 +151,7 @@ __global__ void __launch_bounds__(kThreads) each_kernel(std::int64_t n, const F 
 
 template <class F>
 __global__ void __launch_bounds__(kThreads) warp_rows_kernel(std::int64_t rows, const F f) {
-  const WarpTeam team{static_cast<int>(threadIdx.x % 32)};
+  const WarpTeam team(static_cast<int>(threadIdx.x % 32));
   const std::int64_t stride = std::int64_t{gridDim.x} * (kThreads / 32);
   for (std::int64_t r = std::int64_t{blockIdx.x} * (kThreads / 32) + threadIdx.x / 32; r < rows;
        r += stride)
@@ -132,7 +161,7 @@ __global__ void __launch_bounds__(kThreads) warp_rows_kernel(std::int64_t rows, 
 template <class F>
 __global__ void __launch_bounds__(kThreads) block_rows_kernel(std::int64_t rows, const F f) {
   __shared__ double shared[kThreads / 32];
-  const BlockTeam team{shared};
+  const BlockTeam team(shared);
   for (std::int64_t r = blockIdx.x; r < rows; r += gridDim.x) f(team, r);
 }
 
@@ -151,6 +180,7 @@ void for_each(const Launch& on, std::int64_t n, const F& f) {
 template <class F>
 void for_rows(const Launch& on, std::int64_t rows, std::int64_t row_length, const F& f) {
   if (rows <= 0) return;
+  if (row_length <= kTinyRow) return for_each(on, rows, SerialRows<F>{f});
   if (row_length <= kShortRow) {
     constexpr int kWarps = kThreads / 32;
     warp_rows_kernel<<<blocks_for(on, (rows + kWarps - 1) / kWarps), kThreads, 0, on.stream>>>(rows,
@@ -163,30 +193,6 @@ void for_rows(const Launch& on, std::int64_t rows, std::int64_t row_length, cons
 
 #elif defined(SG_FAKE_CUDA)
 
-/// One thread has a whole row.
-struct SerialTeam {
-  template <class F>
-  void each(std::int64_t n, F&& f) const {
-    for (std::int64_t i = 0; i < n; ++i) f(i);
-  }
-  template <class T, class F>
-  T sum(std::int64_t n, F&& f) const {
-    T total = T(0);
-    for (std::int64_t i = 0; i < n; ++i) total = total + f(i);
-    return total;
-  }
-  template <class T, class F>
-  T max(std::int64_t n, F&& f) const {
-    T top = -T(__builtin_inf());
-    for (std::int64_t i = 0; i < n; ++i) {
-      const T value = f(i);
-      top = top > value || top != top ? top : value;
-    }
-    return top;
-  }
-  bool first() const { return true; }
-};
-
 template <class F>
 void for_each(const Launch& on, std::int64_t n, const F& f) {
   if (n <= 0) return;
@@ -197,10 +203,7 @@ void for_each(const Launch& on, std::int64_t n, const F& f) {
 
 template <class F>
 void for_rows(const Launch& on, std::int64_t rows, std::int64_t, const F& f) {
-  if (rows <= 0) return;
-  fake::enqueue(on.stream, [rows, f] {
-    for (std::int64_t r = 0; r < rows; ++r) f(SerialTeam{}, r);
-  });
+  for_each(on, rows, SerialRows<F>{f});
 }
 
 #endif

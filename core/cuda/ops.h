@@ -5,8 +5,12 @@
 #include <initializer_list>
 
 #include "core/cuda/elementwise.h"
+#include "core/cuda/row_op.h"
 #include "core/kernels/conv.h"
 #include "core/kernels/pool_geometry.h"
+#include "core/kernels/random.h"
+#include "core/kernels/reduce.h"
+#include "core/kernels/reduce_plan.h"
 #include "core/tensor.h"
 
 namespace sg::cuda {
@@ -19,6 +23,51 @@ void elementwise(const char* name, const Elementwise& op, const Tensor& out,
 /// the CPU waits for the values; one from the CPU has read them when it returns.
 void copy(const Tensor& source, const Tensor& destination);
 void fill(const Tensor& destination, double value);
+
+// ---- ops_reduce.cpp
+
+/// out = fold of x by `plan`, whose strides are in elements of x and out; `centre` as in
+/// kernels_reduce.h, or undefined.
+void reduce(const char* op, const kernels::ReducePlan& plan, kernels::Fold fold, const Tensor& x,
+            const Tensor& centre, double divisor, const Tensor& out);
+/// Along a dimension; out i64, contiguous.
+void argmax(const Tensor& x, int dim, const Tensor& out);
+
+// ---- ops_rows.cpp. Rows are the last n values' dimension(s), all contiguous; `wide` is the
+// compute type.
+
+/// x is the op's argument, or its result for the gradients, which read `grad` besides.
+void row_op(RowOp op, std::int64_t n, const Tensor& x, const Tensor& grad, const Tensor& out);
+void layer_norm(std::int64_t n, const Tensor& x, const Tensor& weight, const Tensor& bias,
+                double eps, const Tensor& y, const Tensor& mean, const Tensor& rstd);
+void layer_norm_grad(std::int64_t n, const Tensor& x, const Tensor& weight, const Tensor& grad,
+                     const Tensor& mean, const Tensor& rstd, const Tensor& grad_x);
+/// Either gradient may be undefined.
+void layer_norm_grad_affine(std::int64_t n, const Tensor& x, const Tensor& grad, const Tensor& mean,
+                            const Tensor& rstd, const Tensor& grad_weight, const Tensor& grad_bias);
+
+void embedding(const Tensor& indices, const Tensor& weight, const Tensor& out);
+void embedding_grad(const Tensor& indices, const Tensor& grad, std::int64_t padding_index,
+                    const Tensor& grad_weight);
+
+/// The arguments of cross entropy, classes last.
+struct LossRows {
+  Tensor logits, targets, stats;
+  std::int64_t classes = 0, ignore_index = 0;
+  double smoothing = 0;
+};
+/// each: wide losses of the rows, 0 where the target is ignored.
+void cross_entropy(const LossRows& rows, const Tensor& each);
+/// out: their sum, divided by the number of rows that count if `mean`.
+void loss_total(const LossRows& rows, const Tensor& each, bool mean, const Tensor& out);
+/// grad is wide, of one element or one a row; it is divided by the number of rows that count if
+/// `mean`.
+void cross_entropy_grad(const LossRows& rows, const Tensor& grad, bool mean,
+                        const Tensor& grad_logits);
+
+/// `first_sample` is the number of x's first sample in the global batch.
+void dropout(const Tensor& x, std::uint64_t first_sample, const kernels::DropoutMask& mask,
+             const Tensor& y);
 
 // ---- ops_matmul.cpp
 

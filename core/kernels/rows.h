@@ -1,16 +1,19 @@
 // Row programs: softmax, layer norm, cross entropy, each written once against a Team, "the workers
-// that share one row": one CPU thread (SerialTeam in isa/rows.cpp) or, later, one CUDA block. A
-// team has
+// that share one row": one CPU thread (SerialTeam in isa/rows.cpp), or a thread, a warp or a block
+// of a GPU (core/cuda/launch.h). A team has
 //
 //   each(n, f)      f(i) for every i < n, in any order
 //   sum<T>(n, f)    the sum of f(i); the same value in every worker
 //   max<T>(n, f)    the maximum of f(i), NaN winning
 //   first()         true in one worker: who writes what the row has once
 //
-// T is the type computed in (float for 16-bit values). n is the length of a row.
+// T is the type computed in (float for 16-bit values). n is the length of a row. Rows are pointers
+// to T, or (capital letters) what is indexed like one and gives or takes values of T.
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
+#include <utility>
 
 #include "core/kernels/math.h"
 
@@ -18,9 +21,13 @@ namespace sg::rows {
 
 namespace math = kernels::math;
 
+/// What indexing a row that is read gives.
+template <class Row>
+using value_t = std::remove_cvref_t<decltype(std::declval<const Row&>()[0])>;
+
 /// y = exp(x - max) / sum
-template <class Team, class T>
-SG_HD void softmax(const Team& team, const T* x, T* y, std::int64_t n) {
+template <class Team, class X, class Y, class T = value_t<X>>
+SG_HD void softmax(const Team& team, X x, Y y, std::int64_t n) {
   const T top = team.template max<T>(n, [&](std::int64_t i) { return x[i]; });
   const T total = team.template sum<T>(n, [&](std::int64_t i) {
     const T e = math::exp(x[i] - top);
@@ -31,8 +38,18 @@ SG_HD void softmax(const Team& team, const T* x, T* y, std::int64_t n) {
   team.each(n, [&](std::int64_t i) { y[i] = y[i] * factor; });
 }
 
-template <class Team, class T>
-SG_HD void softmax_grad(const Team& team, const T* y, const T* g, T* gx, std::int64_t n) {
+/// The same for a y that is only written: one of 16 bits would be rounded twice, and a GPU computes
+/// exp again sooner than it reads y.
+template <class Team, class X, class Y, class T = value_t<X>>
+SG_HD void softmax_write_once(const Team& team, X x, Y y, std::int64_t n) {
+  const T top = team.template max<T>(n, [&](std::int64_t i) { return x[i]; });
+  const T factor =
+      T(1) / team.template sum<T>(n, [&](std::int64_t i) { return math::exp(x[i] - top); });
+  team.each(n, [&](std::int64_t i) { y[i] = math::exp(x[i] - top) * factor; });
+}
+
+template <class Team, class X, class Y, class T = value_t<X>>
+SG_HD void softmax_grad(const Team& team, X y, X g, Y gx, std::int64_t n) {
   const T dot = team.template sum<T>(n, [&](std::int64_t i) { return g[i] * y[i]; });
   team.each(n, [&](std::int64_t i) { gx[i] = (g[i] - dot) * y[i]; });
 }
@@ -44,30 +61,30 @@ struct LogSumExp {
   T top, rest;
 };
 
-template <class Team, class T>
-SG_HD LogSumExp<T> log_sum_exp(const Team& team, const T* x, std::int64_t n) {
+template <class Team, class X, class T = value_t<X>>
+SG_HD LogSumExp<T> log_sum_exp(const Team& team, X x, std::int64_t n) {
   const T top = team.template max<T>(n, [&](std::int64_t i) { return x[i]; });
   const T total = team.template sum<T>(n, [&](std::int64_t i) { return math::exp(x[i] - top); });
   return {top, math::log(total)};
 }
 
-template <class Team, class T>
-SG_HD void log_softmax(const Team& team, const T* x, T* y, std::int64_t n) {
+template <class Team, class X, class Y, class T = value_t<X>>
+SG_HD void log_softmax(const Team& team, X x, Y y, std::int64_t n) {
   const LogSumExp<T> lse = log_sum_exp(team, x, n);
   team.each(n, [&](std::int64_t i) { y[i] = (x[i] - lse.top) - lse.rest; });
 }
 
-template <class Team, class T>
-SG_HD void log_softmax_grad(const Team& team, const T* y, const T* g, T* gx, std::int64_t n) {
+template <class Team, class X, class Y, class T = value_t<X>>
+SG_HD void log_softmax_grad(const Team& team, X y, X g, Y gx, std::int64_t n) {
   const T total = team.template sum<T>(n, [&](std::int64_t i) { return g[i]; });
   team.each(n, [&](std::int64_t i) { gx[i] = g[i] - math::exp(y[i]) * total; });
 }
 
 /// y = (x - mean) rstd weight + bias; weight and bias may be null (Ba et al., "Layer
 /// normalization", 2016).
-template <class Team, class T>
-SG_HD void layer_norm(const Team& team, const T* x, const T* weight, const T* bias, T* y,
-                      std::int64_t n, T eps, T* mean_out, T* rstd_out) {
+template <class Team, class X, class Y, class T>
+SG_HD void layer_norm(const Team& team, X x, X weight, X bias, Y y, std::int64_t n, T eps,
+                      T* mean_out, T* rstd_out) {
   const T mean = team.template sum<T>(n, [&](std::int64_t i) { return x[i]; }) / T(n);
   const T squares = team.template sum<T>(n, [&](std::int64_t i) {
     const T d = x[i] - mean;
@@ -89,9 +106,9 @@ SG_HD void layer_norm(const Team& team, const T* x, const T* weight, const T* bi
 }
 
 /// With h = (x - mean) rstd and u = g weight: gx = rstd (u - mean(u) - h mean(u h)).
-template <class Team, class T>
-SG_HD void layer_norm_grad(const Team& team, const T* x, const T* weight, const T* g, T* gx,
-                           std::int64_t n, T mean, T rstd) {
+template <class Team, class X, class Y, class T>
+SG_HD void layer_norm_grad(const Team& team, X x, X weight, X g, Y gx, std::int64_t n, T mean,
+                           T rstd) {
   const auto run = [&](auto u) {
     const T a = team.template sum<T>(n, [&](std::int64_t i) { return u(i); }) / T(n);
     const T b = team.template sum<T>(n, [&](std::int64_t i) {
@@ -107,9 +124,9 @@ SG_HD void layer_norm_grad(const Team& team, const T* x, const T* weight, const 
 
 /// Loss of a row whose target is class `target`: (1 - s) (lse - x[target]) + s (lse - mean(x)), s
 /// the label smoothing.
-template <class Team, class T>
-SG_HD T cross_entropy(const Team& team, const T* x, std::int64_t n, std::int64_t target,
-                      T smoothing, LogSumExp<T>* kept) {
+template <class Team, class X, class T>
+SG_HD T cross_entropy(const Team& team, X x, std::int64_t n, std::int64_t target, T smoothing,
+                      LogSumExp<T>* kept) {
   const LogSumExp<T> lse = log_sum_exp(team, x, n);
   if (team.first()) *kept = lse;
   const T hit = (lse.top - x[target]) + lse.rest;
@@ -119,9 +136,9 @@ SG_HD T cross_entropy(const Team& team, const T* x, std::int64_t n, std::int64_t
   return (T(1) - smoothing) * hit + smoothing * (all / T(n));
 }
 
-template <class Team, class T>
-SG_HD void cross_entropy_grad(const Team& team, const T* x, T* gx, std::int64_t n,
-                              std::int64_t target, T smoothing, LogSumExp<T> lse, T scale) {
+template <class Team, class X, class Y, class T>
+SG_HD void cross_entropy_grad(const Team& team, X x, Y gx, std::int64_t n, std::int64_t target,
+                              T smoothing, LogSumExp<T> lse, T scale) {
   const T miss = smoothing / T(n), hit = T(1) - smoothing;
   team.each(n, [&](std::int64_t i) {
     const T p = math::exp((x[i] - lse.top) - lse.rest) - miss;
@@ -130,8 +147,8 @@ SG_HD void cross_entropy_grad(const Team& team, const T* x, T* gx, std::int64_t 
 }
 
 /// Loss against class probabilities t: -sum(t' log_softmax(x)), t' = (1 - s) t + s / n.
-template <class Team, class T>
-SG_HD T cross_entropy_soft(const Team& team, const T* x, const T* t, std::int64_t n, T smoothing,
+template <class Team, class X, class T>
+SG_HD T cross_entropy_soft(const Team& team, X x, X t, std::int64_t n, T smoothing,
                            LogSumExp<T>* kept) {
   const LogSumExp<T> lse = log_sum_exp(team, x, n);
   if (team.first()) *kept = lse;
@@ -140,9 +157,9 @@ SG_HD T cross_entropy_soft(const Team& team, const T* x, const T* t, std::int64_
       n, [&](std::int64_t i) { return (keep * t[i] + miss) * ((lse.top - x[i]) + lse.rest); });
 }
 
-template <class Team, class T>
-SG_HD void cross_entropy_soft_grad(const Team& team, const T* x, const T* t, T* gx, std::int64_t n,
-                                   T smoothing, LogSumExp<T> lse, T scale) {
+template <class Team, class X, class Y, class T>
+SG_HD void cross_entropy_soft_grad(const Team& team, X x, X t, Y gx, std::int64_t n, T smoothing,
+                                   LogSumExp<T> lse, T scale) {
   const T miss = smoothing / T(n), keep = T(1) - smoothing;
   const T weight = team.template sum<T>(n, [&](std::int64_t i) { return keep * t[i] + miss; });
   team.each(n, [&](std::int64_t i) {

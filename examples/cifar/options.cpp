@@ -160,6 +160,7 @@ std::string settings_text(const Options& o, const dist::Job& job, const data::Sp
           if_set(o.clip_norm > 0, fmt::format("gradient norm at most {}", o.clip_norm)),
           if_set(o.schedule != "constant", o.schedule),
           if_set(o.warmup_steps > 0, fmt::format("{} steps of warm-up", o.warmup_steps))));
+  if (o.device != "cpu") row("device", o.device);
   row("threads", fmt::format("{} a rank, instruction set {}", o.threads,
                              kernels::name_of(kernels::active_isa())));
   row("executor", job.executor() == dist::Executor::thread ? "a comm thread a rank" : "inline");

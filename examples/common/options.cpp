@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <utility>
 
+#include "core/cuda/cuda.h"
 #include "core/did_you_mean.h"
 #include "dist/plan.h"
 #include "optim/adam.h"
@@ -19,6 +20,7 @@ namespace {
 constexpr int kMostRanks = 1024;  // each is a thread; more is a typing error
 constexpr std::string_view kOptimizers[] = {"sgd", "adam", "adamw"};
 constexpr std::string_view kExecutors[] = {"auto", "inline", "thread"};
+constexpr std::string_view kDevices[] = {"cpu", "cuda"};
 
 /// CLI11's complaint in one line, with the nearest option where the name is unknown.
 std::string usage_message(const CLI::App& app, const CLI::ParseError& error) {
@@ -80,6 +82,9 @@ void check(TrainOptions& o, bool batch_given) {
            "--clip-norm {}: use a positive norm, or 0 for no clipping", o.clip_norm);
   check_choice("--optimizer", o.optimizer, kOptimizers);
   check_choice("--executor", o.executor, kExecutors);
+  check_choice("--device", o.device, kDevices);
+  SG_CHECK(o.device == "cpu" || cuda::device_count() > 0,
+           "--device cuda: there is no GPU to use: {}; use --device cpu", cuda::why_none());
   SG_CHECK(!o.momentum || o.optimizer == "sgd",
            "--momentum: {} has no momentum of that name; use --optimizer sgd, or leave it out",
            o.optimizer);
@@ -111,6 +116,7 @@ void add_options(CLI::App& app, TrainOptions& o, Plans plans) {
   app.add_option("--clip-norm", o.clip_norm, "largest global norm of the gradients (0: no limit)");
   app.add_option("--executor", o.executor,
                  "who runs collectives: inline, thread (a comm thread a rank) or auto (auto)");
+  app.add_option("--device", o.device, "cpu or cuda (cuda where there is one)");
   app.add_flag_callback(
       "--no-prefetch", [&o] { o.prefetch = false; },
       "zero3: gather each unit only when it is used");
@@ -137,6 +143,9 @@ void parse(CLI::App& app, TrainOptions& options, int argc, char** argv, Plans pl
     } else if (app.count("--threads") == 0 && options.ranks >= 1) {
       options.threads = dist::default_threads(options.ranks);
     }
+    // Processes compute on the CPU so far.
+    if (options.device.empty())
+      options.device = cuda::device_count() > 0 && !dist::process_environment() ? "cuda" : "cpu";
     check_plan(options, app.count("--stage") > 0, plans);
     check(options, app.count("--batch-size") > 0);
   });
@@ -156,6 +165,7 @@ optim::OptimizerPtr make_optimizer(const TrainOptions& o) {
 
 dist::LaunchOptions launch_options(const TrainOptions& o) {
   dist::LaunchOptions launch{.threads = o.threads, .seed = o.seed};
+  launch.device = device_of(o.device);
   if (o.executor != "auto")
     launch.executor = o.executor == "thread" ? dist::Executor::thread : dist::Executor::inlined;
   return launch;

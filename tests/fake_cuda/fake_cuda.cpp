@@ -118,6 +118,8 @@ const char* cudaGetErrorString(cudaError_t error) {
       return "no error";
     case cudaErrorMemoryAllocation:
       return "out of memory";
+    case cudaErrorNoDevice:
+      return "SHARDGRAD_FAKE_CUDA=1 asks for the stand-in";
     case cudaErrorInvalidDevice:
       return "invalid device ordinal";
     default:
@@ -130,8 +132,10 @@ const char* cudaGetErrorName(cudaError_t error) {
 cudaError_t cudaGetLastError() { return std::exchange(last_error, cudaSuccess); }
 
 cudaError_t cudaGetDeviceCount(int* count) {
-  *count = kDevices;
-  return cudaSuccess;
+  // Only a test that asks for it gets the stand-in; programs must not take it for a GPU.
+  static const bool asked = std::getenv("SHARDGRAD_FAKE_CUDA") != nullptr;
+  *count = asked ? kDevices : 0;
+  return asked ? cudaSuccess : keep(cudaErrorNoDevice);
 }
 cudaError_t cudaSetDevice(int device) {
   return keep(device >= 0 && device < kDevices ? cudaSuccess : cudaErrorInvalidDevice);

@@ -4,7 +4,7 @@
 //
 // It proves indices, dtypes, bookkeeping and the order of streams (under ThreadSanitizer, a missing
 // wait between two streams is a race). It proves nothing of speed, of what nvcc makes of a kernel,
-// or of what needs warps and blocks. SHARDGRAD_FAKE_CUDA_DELAY=N (microseconds) delays every stream
+// or of what needs warps and blocks. Devices are there only where SHARDGRAD_FAKE_CUDA=1. SHARDGRAD_FAKE_CUDA_DELAY=N (microseconds) delays every stream
 // at random before each piece of work.
 #pragma once
 

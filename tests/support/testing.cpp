@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "core/cuda/cuda.h"
 #include "core/rng.h"
 
 namespace sg::test {
@@ -13,9 +14,12 @@ namespace {
 
 // The suites of a room run on another device where SHARDGRAD_TEST_DEVICE names it.
 const bool device_set = [] {
-  if (const char* name = std::getenv("SHARDGRAD_TEST_DEVICE"))
-    current_rank().device = device_of(name);
-  return true;
+  const char* const name = std::getenv("SHARDGRAD_TEST_DEVICE");
+  if (name == nullptr) return true;
+  current_rank().device = device_of(name);
+  if (!current_rank().device.is_cuda() || cuda::device_count() > 0) return true;
+  fmt::print("skipped, there is no GPU: {}\n", cuda::why_none());
+  std::exit(77);  // CTest's SKIP_RETURN_CODE
 }();
 
 }  // namespace
