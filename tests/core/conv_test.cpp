@@ -8,6 +8,7 @@
 #include <random>
 
 #include "core/check.h"
+#include "tests/support/testing.h"
 
 namespace sg {
 namespace {
@@ -111,7 +112,8 @@ std::vector<Case> cases() {
 }
 
 std::vector<ConvAlgorithm> algorithms() {
-  if (current_rank().device.is_cuda()) return {ConvAlgorithm::automatic};
+  if (current_rank().device.is_cuda())
+    return {ConvAlgorithm::automatic, ConvAlgorithm::reference, ConvAlgorithm::direct};
   std::vector<ConvAlgorithm> list{ConvAlgorithm::automatic, ConvAlgorithm::reference,
                                   ConvAlgorithm::direct, ConvAlgorithm::pixels,
                                   ConvAlgorithm::winograd};
@@ -123,6 +125,7 @@ std::vector<ConvAlgorithm> algorithms() {
 
 bool supports(ConvAlgorithm algorithm, const Case& c) {
   const Conv2dOptions& o = c.options;
+  if (current_rank().device.is_cuda()) return true;
   if (algorithm == ConvAlgorithm::direct) return o.stride[1] <= 2;
   if (algorithm == ConvAlgorithm::pixels) return o.stride[1] == 1 && o.groups == 1;
   if (algorithm != ConvAlgorithm::winograd) return true;
@@ -174,6 +177,57 @@ TEST(Conv2d, EveryAlgorithmAgreesWithTheReference) {
       }
     }
   }
+}
+
+// 16-bit values are computed in f32 and rounded once, whatever the algorithm.
+TEST(Conv2d, HalvesAreRoundedOnce) {
+  for (const Case& c : cases())
+    for (const ConvAlgorithm algorithm : algorithms()) {
+      if (!supports(algorithm, c)) continue;
+      SCOPED_TRACE(describe(c) + " " + name_of(algorithm));
+      Conv2dOptions o = c.options;
+      o.relu = true;
+      const DType dtype = c.x[1] % 2 == 0 ? DType::bf16 : DType::f16;
+      const Tensor x = random(c.x, 1).to(dtype), w = random(c.weight, 2).to(dtype),
+                   b = random({c.weight[0]}, 3).to(dtype);
+      const auto f32 = [](const Tensor& t) { return t.to(DType::f32); };
+      const Tensor y = ops::conv2d(x, w, b, o, algorithm), dy = random(y.shape(), 4).to(dtype);
+      const Tensor wide = ops::conv2d(f32(x), f32(w), f32(b), o, algorithm);
+      const double ulp = dtype == DType::bf16 ? 0x1p-8 : 0x1p-11;
+      test::expect_close(y, wide, 1.1 * ulp, 1e-5);
+      const auto grads = [&](DType of) {
+        return ops::Conv2dGrads{true, Tensor::empty(c.weight, of),
+                                Tensor::empty({c.weight[0]}, of)};
+      };
+      const ops::Conv2dGrads got = grads(dtype), expected = grads(DType::f32);
+      const Tensor dx = ops::conv2d_backward(dy, y, x, w, c.x, c.weight, o, got, algorithm);
+      const Tensor wide_dx = ops::conv2d_backward(f32(dy), f32(y), f32(x), f32(w), c.x, c.weight, o,
+                                                  expected, algorithm);
+      test::expect_close(dx, wide_dx, 1.1 * ulp, 1e-5);
+      test::expect_close(got.weight, expected.weight, 1.1 * ulp, 1e-4);
+      test::expect_close(got.bias, expected.bias, 1.1 * ulp, 1e-4);
+    }
+}
+
+// More patches than a GPU's scratch memory holds at once: 267 MB, of which an image has 89.
+TEST(Conv2d, ChunksOfPatchesAddUp) {
+  if (!current_rank().device.is_cuda()) GTEST_SKIP() << "about the GPU's scratch memory";
+  const Shape x_shape{3, 1, 157, 157}, w_shape{1, 1, 25, 25};
+  const Tensor x = random(x_shape, 1), w = random(w_shape, 2), dy = random({3, 1, 133, 133}, 3);
+  const auto run = [&](ConvAlgorithm algorithm) {
+    const Tensor dw = Tensor::empty(w_shape, DType::f64);
+    Ledger& ledger = current_rank().ledger();
+    ledger.reset_peaks();
+    const std::int64_t before = ledger.live(Kind::buffers);
+    std::vector<Tensor> all{
+        ops::conv2d(x, w, {}, {}, algorithm),
+        ops::conv2d_backward(dy, {}, x, w, x_shape, w_shape, {}, {true, dw, {}}, algorithm), dw};
+    EXPECT_LT(ledger.peak(Kind::buffers) - before, 260 << 20);
+    return all;
+  };
+  const std::vector<Tensor> chunks = run(ConvAlgorithm::reference),
+                            direct = run(ConvAlgorithm::direct);
+  for (std::size_t i = 0; i < 3; ++i) EXPECT_LT(distance(chunks[i], direct[i]), 1e-13);
 }
 
 // The fused op against its parts, in double: outputs and, where no maximum is a tie or near one,
