@@ -8,6 +8,7 @@
 #include <random>
 
 #include "core/check.h"
+#include "core/ops.h"
 #include "tests/support/testing.h"
 
 namespace sg {
@@ -207,6 +208,54 @@ TEST(Conv2d, HalvesAreRoundedOnce) {
       test::expect_close(got.weight, expected.weight, 1.1 * ulp, 1e-4);
       test::expect_close(got.bias, expected.bias, 1.1 * ulp, 1e-4);
     }
+}
+
+// Pooling and batch norm of packs of 16-bit values, in both layouts: as f32, rounded once.
+TEST(ImageOps, HalvesAreRoundedOnce) {
+  const auto f32 = [](const Tensor& t) { return t.to(DType::f32); };
+  for (const DType dtype : {DType::bf16, DType::f16})
+    for (const std::int64_t channels : {3, 16, 24})
+      for (const bool last : {false, true}) {
+        SCOPED_TRACE(fmt::format("{} channels {} {}", channels, last, name_of(dtype)));
+        const double ulp = dtype == DType::bf16 ? 0x1p-8 : 0x1p-11;
+        const auto image = [&](const Shape& shape, unsigned seed) {
+          const Tensor t = random(shape, seed).to(dtype);
+          return last ? t.channels_last() : t;
+        };
+        const Tensor x = image({3, channels, 8, 12}, 1);
+        for (const Pool2dOptions& o :
+             {Pool2dOptions{}, Pool2dOptions{.kernel = {3, 2}, .stride = {2, 1}, .padding = {1, 0}},
+              Pool2dOptions{.kernel = {8, 12}}}) {
+          const ops::MaxPool top = ops::max_pool2d(x, o);
+          test::expect_same_bits(f32(top.output), ops::max_pool2d(f32(x), o).output);
+          const Tensor dy = image(top.output.shape(), 2);
+          test::expect_close(ops::max_pool2d_backward(dy, top.index, x.shape(), o),
+                             ops::max_pool2d_backward(f32(dy), top.index, x.shape(), o), ulp, 0);
+          test::expect_close(ops::avg_pool2d(x, o), ops::avg_pool2d(f32(x), o), 1.1 * ulp, 1e-6);
+          test::expect_close(ops::avg_pool2d_backward(dy, x.shape(), o),
+                             ops::avg_pool2d_backward(f32(dy), x.shape(), o), 1.1 * ulp, 1e-6);
+        }
+        const Tensor dy = image(x.shape(), 3), w = random({channels}, 4).to(dtype),
+                     b = random({channels}, 5).to(dtype);
+        const auto empty = [&](DType of) { return Tensor::empty({channels}, of); };
+        const Tensor mean = Tensor::zeros({channels}), var = Tensor::full({channels}, 1);
+        const ops::BatchNorm got =
+            ops::batch_norm_training(x, w, b, mean, var, 0.1, 1e-5, true, true);
+        const ops::BatchNorm wide =
+            ops::batch_norm_training(f32(x), f32(w), f32(b), {}, {}, 0.1, 1e-5, true, true);
+        test::expect_close(got.output, wide.output, 1.1 * ulp, 1e-6);
+        test::expect_close(mean, ops::mul(wide.mean, 0.1), 1e-5, 1e-6);
+        const Tensor dw = empty(dtype), db = empty(dtype), wide_dw = empty(DType::f32),
+                     wide_db = empty(DType::f32);
+        const Tensor dx =
+            ops::batch_norm_backward(dy, x, w, b, got.mean, got.invstd, true, true, true, dw, db);
+        const Tensor wide_dx =
+            ops::batch_norm_backward(f32(dy), f32(x), f32(w), f32(b), got.mean, got.invstd, true,
+                                     true, true, wide_dw, wide_db);
+        test::expect_close(dx, wide_dx, 1.1 * ulp, 1e-5);
+        test::expect_close(dw, wide_dw, 1.1 * ulp, 1e-4);
+        test::expect_close(db, wide_db, 1.1 * ulp, 1e-4);
+      }
 }
 
 // More patches than a GPU's scratch memory holds at once: 267 MB, of which an image has 89.
