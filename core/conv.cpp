@@ -278,9 +278,10 @@ Tensor conv2d_backward(const Tensor& grad, const Tensor& output, const Tensor& x
     }
     if (SG_CUDA) {
       const ConvGeometry g = geometry(x_shape, weight_shape, shape, options);
-      cuda::conv2d_backward(g, is_direct_on_gpu(asked, g),
-                            options.relu ? relu_grad(output, grad) : grad, x, weight, dx,
-                            wanted.weight, wanted.bias);
+      const Scoped kind(current_rank().kind, Kind::buffers);
+      const Tensor dy = options.relu ? relu_grad(output, grad) : grad;
+      cuda::conv2d_backward(g, is_direct_on_gpu(asked, g), dy, x, weight, dx, wanted.weight,
+                            wanted.bias);
     }
     return dx;
   }
