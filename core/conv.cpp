@@ -129,10 +129,17 @@ bool is_on_gpu(Device device) {
 
 // On a GPU channels-last serves every convolution best (core/cuda/ops_conv.cpp says why).
 Tensor make_gpu_output(const Shape& shape, DType dtype, Device device, ConvAlgorithm asked) {
-  SG_CHECK(asked == ConvAlgorithm::automatic,
-           "[conv2d] the algorithm {} is one of the CPU's; {} has automatic alone", name_of(asked),
-           name_of(device));
+  SG_CHECK(asked == ConvAlgorithm::automatic || asked == ConvAlgorithm::reference ||
+               asked == ConvAlgorithm::direct,
+           "[conv2d] the algorithm {} is one of the CPU's; {} has automatic, reference and direct",
+           name_of(asked), name_of(device));
+  visit_floating("conv2d", dtype, [](auto) {});
   return Tensor::empty_strided(shape, channels_last_strides(shape), dtype, device);
+}
+
+bool is_direct_on_gpu(ConvAlgorithm asked, const ConvGeometry& g) {
+  return asked == ConvAlgorithm::direct ||
+         (SG_CUDA && asked == ConvAlgorithm::automatic && cuda::conv2d_is_direct(g));
 }
 
 // No pixels or no channels: sums of nothing.
@@ -208,9 +215,10 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias,
   const Shape shape = conv2d_shape(x.shape(), weight.shape(), options);
   if (is_on_gpu(x.device())) {
     const Tensor y = make_gpu_output(shape, x.dtype(), x.device(), asked);
-    if (SG_CUDA && x.is_cuda() && y.numel() > 0)
-      cuda::conv2d(geometry(x.shape(), weight.shape(), shape, options), x, weight, bias,
-                   options.relu, y);
+    if (SG_CUDA && x.is_cuda() && y.numel() > 0) {
+      const ConvGeometry g = geometry(x.shape(), weight.shape(), shape, options);
+      cuda::conv2d(g, is_direct_on_gpu(asked, g), x, weight, bias, options.relu, y);
+    }
     return y;
   }
   if (is_half(x.dtype()))
@@ -266,10 +274,14 @@ Tensor conv2d_backward(const Tensor& grad, const Tensor& output, const Tensor& x
     if (grad.numel() == 0 || numel(x_shape) == 0) {
       if (wanted.x) dx.fill(0);
       zero_weight_grads(wanted);
-    } else if (SG_CUDA) {
+      return dx;
+    }
+    if (SG_CUDA) {
       const ConvGeometry g = geometry(x_shape, weight_shape, shape, options);
-      cuda::conv2d_backward(g, options.relu ? relu_grad(output, grad) : grad, x, weight, dx,
-                            wanted.weight, wanted.bias);
+      const Scoped kind(current_rank().kind, Kind::buffers);
+      const Tensor dy = options.relu ? relu_grad(output, grad) : grad;
+      cuda::conv2d_backward(g, is_direct_on_gpu(asked, g), dy, x, weight, dx, wanted.weight,
+                            wanted.bias);
     }
     return dx;
   }

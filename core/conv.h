@@ -49,7 +49,8 @@ ConvAlgorithm conv2d_algorithm(const Shape& x, const Shape& weight, DType dtype,
 /// The shape of conv2d's output; errors name every shape that does not fit.
 Shape conv2d_shape(const Shape& x, const Shape& weight, const Conv2dOptions& options);
 /// x [N, C, H, W], weight [O, C / groups, kh, kw], bias [O] or undefined -> [N, O, H', W']; relu if
-/// asked. On cuda the result is channels-last, and `automatic` is the only algorithm.
+/// asked. On cuda the result is channels-last, and the algorithms are `reference` (patches and a
+/// product of matrices by the GPU's library), `direct` (own kernels) and `automatic`, by the sizes.
 Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias,
               const Conv2dOptions& options, ConvAlgorithm algorithm = ConvAlgorithm::automatic);
 

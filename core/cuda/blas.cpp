@@ -300,7 +300,8 @@ const Blas::Plan& Blas::plan_of(const char* op, const Gemm& g) {
   if (known != plans_.end()) return known->second;
   bool found = false;
   Plan plan = make_plan(op, g, g.bias != nullptr, &found);
-  if (!found) plan = make_plan(op, g, false, &found);  // the bias is added afterwards
+  // Then the bias is added afterwards, to values that are rounded in 16-bit dtypes.
+  if (!found) plan = make_plan(op, g, false, &found);
   return plans_.emplace(key, std::move(plan)).first->second;
 }
 

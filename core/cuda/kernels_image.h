@@ -39,6 +39,22 @@ void pack_filters(const Launch& on, DType dtype, const kernels::ConvGeometry& g,
 void unpack_filters(const Launch& on, DType dtype, const kernels::ConvGeometry& g,
                     const void* filters, void* weight);
 
+// ---- conv_direct.cu: convolutions without patches. dy, y and dx are channels-last, x has any
+// strides, weight is contiguous
+
+/// Whether that is faster than a product of matrices. The sizes decide.
+bool conv_direct_pays(const kernels::ConvGeometry& g);
+void conv_direct(const Launch& on, DType dtype, const kernels::ConvGeometry& g,
+                 const kernels::ImageView<const void>& x, const void* weight, const void* bias,
+                 bool relu, void* y);
+void conv_direct_input_grad(const Launch& on, DType dtype, const kernels::ConvGeometry& g,
+                            const void* dy, const void* weight, void* dx);
+/// `partial` has a double for each value of the weight and each of conv_direct_parts().
+std::int64_t conv_direct_parts(const kernels::ConvGeometry& g);
+void conv_direct_weight_grad(const Launch& on, DType dtype, const kernels::ConvGeometry& g,
+                             const void* dy, const kernels::ImageView<const void>& x,
+                             double* partial, void* weight_grad);
+
 // ---- column_sums.h
 
 /// How sums over the rows of an image's channels are cut: `parts` runs, each of `width` sums, a

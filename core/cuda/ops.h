@@ -79,14 +79,16 @@ void matmul(const char* op, const Tensor& out, const Tensor& a, const Tensor& b,
 
 // ---- ops_conv.cpp: outputs and gradients of inputs are channels-last
 
+/// Whether own kernels are faster than patches and products of matrices; `direct` below says which.
+bool conv2d_is_direct(const kernels::ConvGeometry& g);
 /// x in any layout; bias may be undefined.
-void conv2d(const kernels::ConvGeometry& g, const Tensor& x, const Tensor& weight,
+void conv2d(const kernels::ConvGeometry& g, bool direct, const Tensor& x, const Tensor& weight,
             const Tensor& bias, bool relu, const Tensor& y);
 /// Each gradient if it is defined; those of weight and bias are contiguous. `grad` in any layout,
 /// the mask of a fused relu taken.
-void conv2d_backward(const kernels::ConvGeometry& g, const Tensor& grad, const Tensor& x,
-                     const Tensor& weight, const Tensor& dx, const Tensor& weight_grad,
-                     const Tensor& bias_grad);
+void conv2d_backward(const kernels::ConvGeometry& g, bool direct, const Tensor& grad,
+                     const Tensor& x, const Tensor& weight, const Tensor& dx,
+                     const Tensor& weight_grad, const Tensor& bias_grad);
 
 // ---- ops_pool.cpp: all tensors channels-last if `last`, else row-major
 

@@ -4,7 +4,8 @@
 // products, so that copies into patches are wide and results need no transposition; a convolution
 // of 1x1 filters is a product of the image itself. Patches live in scratch memory of a bounded
 // size, so a large batch is taken in chunks: of output pixels where each is independent, of whole
-// images where an input pixel sums over its neighbours.
+// images where an input pixel sums over its neighbours. Convolutions of few channels have kernels
+// of their own (conv_direct.cu).
 #include <algorithm>
 
 #include "core/cuda/blas.h"
@@ -46,6 +47,11 @@ void* at(void* data, std::int64_t elements, DType dtype) {
   return static_cast<char*>(data) + elements * item(dtype);
 }
 
+kernels::ImageView<const void> view_of(const Tensor& x) {
+  const Strides& s = x.strides();
+  return {x.raw_data(), s[0], s[1], s[2], s[3]};
+}
+
 // Rows of patches as a product reads and writes them.
 struct Patches {
   std::int64_t length, size, between;  // of a group's patch, of a row, between groups' patches
@@ -80,13 +86,11 @@ void each_chunk(const ConvGeometry& g, const Tensor& x, F&& f) {
   const Patches patches(g);
   const std::int64_t pixels = g.n * g.oh * g.ow;
   if (is_pointwise(g)) return f(std::int64_t{0}, pixels, channels_last(x).raw_data());
-  const Strides& s = x.strides();
   const std::int64_t chunk = rows_at_once(patches, x.dtype(), pixels, 1);
   const Tensor rows = scratch(chunk * patches.size, x.dtype(), x.device());
   for (std::int64_t first = 0; first < pixels; first += chunk) {
     const std::int64_t count = std::min(chunk, pixels - first);
-    im2col(on("conv2d", x.device()), x.dtype(), g, {x.raw_data(), s[0], s[1], s[2], s[3]}, first,
-           count, rows.raw_data());
+    im2col(on("conv2d", x.device()), x.dtype(), g, view_of(x), first, count, rows.raw_data());
     f(first, count, rows.raw_data());
   }
 }
@@ -154,8 +158,10 @@ void input_gradient(const ConvGeometry& g, const Tensor& dy, const Tensor& weigh
 
 }  // namespace
 
-void conv2d(const ConvGeometry& g, const Tensor& x, const Tensor& weight, const Tensor& bias,
-            bool relu, const Tensor& y) {
+bool conv2d_is_direct(const ConvGeometry& g) { return conv_direct_pays(g); }
+
+void conv2d(const ConvGeometry& g, bool direct, const Tensor& x, const Tensor& weight,
+            const Tensor& bias, bool relu, const Tensor& y) {
   const DType dtype = y.dtype();
   const Tensor b = contiguous(bias);
   const void* const bias_data = b.defined() ? b.raw_data() : nullptr;
@@ -165,42 +171,60 @@ void conv2d(const ConvGeometry& g, const Tensor& x, const Tensor& weight, const 
     y.fill(0);
     return bias_relu(launch, dtype, pixels, g.o, g.o, y.raw_data(), bias_data, relu);
   }
+  if (direct) {
+    const Tensor w = contiguous(weight);
+    return conv_direct(launch, dtype, g, view_of(x), w.raw_data(), bias_data, relu, y.raw_data());
+  }
   const Patches patches(g);
   const Tensor filters = filters_of(g, weight);
   const std::int64_t outs = g.o / g.groups;
-  const bool fused = g.groups == 1;
-  each_chunk(g, x, [&](std::int64_t first, std::int64_t count, const void* rows) {
-    Gemm p;
-    p.dtype = p.out_dtype = dtype;
-    p.m = count;
-    p.n = outs;
-    p.k = patches.length;
-    p.batches = g.groups;
-    p.a = {rows, patches.size, false, patches.between};
-    p.b = {filters.raw_data(), patches.length, true, outs * patches.length};
-    p.out = at(y.raw_data(), first * g.o, dtype);
-    p.out_ld = g.o;
-    p.out_stride = outs;
-    p.bias = fused ? bias_data : nullptr;
-    p.relu = fused && relu;
-    gemm("conv2d", y.device(), p);
+  // An epilogue is for one product: what a bias is added to must not have been rounded.
+  const bool batch = g.groups > 1 && !b.defined() && !relu;
+  each_chunk(g, x, [&](std::int64_t first, std::int64_t count, void* rows) {
+    for (std::int64_t group = 0; group < (batch ? 1 : g.groups); ++group) {
+      Gemm p;
+      p.dtype = p.out_dtype = dtype;
+      p.m = count;
+      p.n = outs;
+      p.k = patches.length;
+      p.batches = batch ? g.groups : 1;
+      p.a = {at(rows, group * patches.between, dtype), patches.size, false, patches.between};
+      p.b = {at(filters.raw_data(), group * outs * patches.length, dtype), patches.length, true,
+             outs * patches.length};
+      p.out = at(y.raw_data(), first * g.o + group * outs, dtype);
+      p.out_ld = g.o;
+      p.out_stride = outs;
+      if (b.defined()) p.bias = at(b.raw_data(), group * outs, dtype);
+      p.relu = relu;
+      gemm("conv2d", y.device(), p);
+    }
   });
-  if (!fused && (b.defined() || relu))
-    bias_relu(launch, dtype, pixels, g.o, g.o, y.raw_data(), bias_data, relu);
 }
 
-void conv2d_backward(const ConvGeometry& g, const Tensor& grad, const Tensor& x,
+void conv2d_backward(const ConvGeometry& g, bool direct, const Tensor& grad, const Tensor& x,
                      const Tensor& weight, const Tensor& dx, const Tensor& weight_grad,
                      const Tensor& bias_grad) {
   const Tensor dy = channels_last(grad);
-  if (weight_grad.defined()) weight_gradient(g, dy, x, weight_grad);
+  const Launch launch = on("conv2d", dy.device());
+  if (weight_grad.defined() && direct) {
+    const Tensor partial =
+        scratch(weight_grad.numel() * conv_direct_parts(g), DType::f64, dy.device());
+    conv_direct_weight_grad(launch, dy.dtype(), g, dy.raw_data(), view_of(x),
+                            static_cast<double*>(partial.raw_data()), weight_grad.raw_data());
+  } else if (weight_grad.defined()) {
+    weight_gradient(g, dy, x, weight_grad);
+  }
   if (bias_grad.defined()) {
     const std::int64_t rows = g.n * g.oh * g.ow;
     const Tensor partial = scratch(column_parts(rows, g.o).size(), DType::f64, dy.device());
-    column_sums(on("conv2d", dy.device()), dy.dtype(), rows, g.o, dy.raw_data(),
+    column_sums(launch, dy.dtype(), rows, g.o, dy.raw_data(),
                 static_cast<double*>(partial.raw_data()), bias_grad.raw_data());
   }
-  if (dx.defined()) input_gradient(g, dy, weight, dx);
+  if (dx.defined() && direct)
+    conv_direct_input_grad(launch, dy.dtype(), g, dy.raw_data(), contiguous(weight).raw_data(),
+                           dx.raw_data());
+  else if (dx.defined())
+    input_gradient(g, dy, weight, dx);
 }
 
 }  // namespace sg::cuda

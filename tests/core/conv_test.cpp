@@ -8,6 +8,8 @@
 #include <random>
 
 #include "core/check.h"
+#include "core/ops.h"
+#include "tests/support/testing.h"
 
 namespace sg {
 namespace {
@@ -111,7 +113,8 @@ std::vector<Case> cases() {
 }
 
 std::vector<ConvAlgorithm> algorithms() {
-  if (current_rank().device.is_cuda()) return {ConvAlgorithm::automatic};
+  if (current_rank().device.is_cuda())
+    return {ConvAlgorithm::automatic, ConvAlgorithm::reference, ConvAlgorithm::direct};
   std::vector<ConvAlgorithm> list{ConvAlgorithm::automatic, ConvAlgorithm::reference,
                                   ConvAlgorithm::direct, ConvAlgorithm::pixels,
                                   ConvAlgorithm::winograd};
@@ -123,6 +126,7 @@ std::vector<ConvAlgorithm> algorithms() {
 
 bool supports(ConvAlgorithm algorithm, const Case& c) {
   const Conv2dOptions& o = c.options;
+  if (current_rank().device.is_cuda()) return true;
   if (algorithm == ConvAlgorithm::direct) return o.stride[1] <= 2;
   if (algorithm == ConvAlgorithm::pixels) return o.stride[1] == 1 && o.groups == 1;
   if (algorithm != ConvAlgorithm::winograd) return true;
@@ -174,6 +178,105 @@ TEST(Conv2d, EveryAlgorithmAgreesWithTheReference) {
       }
     }
   }
+}
+
+// 16-bit values are computed in f32 and rounded once, whatever the algorithm.
+TEST(Conv2d, HalvesAreRoundedOnce) {
+  for (const Case& c : cases())
+    for (const ConvAlgorithm algorithm : algorithms()) {
+      if (!supports(algorithm, c)) continue;
+      SCOPED_TRACE(describe(c) + " " + name_of(algorithm));
+      Conv2dOptions o = c.options;
+      o.relu = true;
+      const DType dtype = c.x[1] % 2 == 0 ? DType::bf16 : DType::f16;
+      const Tensor x = random(c.x, 1).to(dtype), w = random(c.weight, 2).to(dtype),
+                   b = random({c.weight[0]}, 3).to(dtype);
+      const auto f32 = [](const Tensor& t) { return t.to(DType::f32); };
+      const Tensor y = ops::conv2d(x, w, b, o, algorithm), dy = random(y.shape(), 4).to(dtype);
+      const Tensor wide = ops::conv2d(f32(x), f32(w), f32(b), o, algorithm);
+      const double ulp = dtype == DType::bf16 ? 0x1p-8 : 0x1p-11;
+      test::expect_close(y, wide, 1.1 * ulp, 1e-5);
+      const auto grads = [&](DType of) {
+        return ops::Conv2dGrads{true, Tensor::empty(c.weight, of),
+                                Tensor::empty({c.weight[0]}, of)};
+      };
+      const ops::Conv2dGrads got = grads(dtype), expected = grads(DType::f32);
+      const Tensor dx = ops::conv2d_backward(dy, y, x, w, c.x, c.weight, o, got, algorithm);
+      const Tensor wide_dx = ops::conv2d_backward(f32(dy), f32(y), f32(x), f32(w), c.x, c.weight, o,
+                                                  expected, algorithm);
+      test::expect_close(dx, wide_dx, 1.1 * ulp, 1e-5);
+      test::expect_close(got.weight, expected.weight, 1.1 * ulp, 1e-4);
+      test::expect_close(got.bias, expected.bias, 1.1 * ulp, 1e-4);
+    }
+}
+
+// Pooling and batch norm of packs of 16-bit values, in both layouts: as f32, rounded once.
+TEST(ImageOps, HalvesAreRoundedOnce) {
+  const auto f32 = [](const Tensor& t) { return t.to(DType::f32); };
+  for (const DType dtype : {DType::bf16, DType::f16})
+    for (const std::int64_t channels : {3, 16, 24})
+      for (const bool last : {false, true}) {
+        SCOPED_TRACE(fmt::format("{} channels {} {}", channels, last, name_of(dtype)));
+        const double ulp = dtype == DType::bf16 ? 0x1p-8 : 0x1p-11;
+        const auto image = [&](const Shape& shape, unsigned seed) {
+          const Tensor t = random(shape, seed).to(dtype);
+          return last ? t.channels_last() : t;
+        };
+        const Tensor x = image({3, channels, 8, 12}, 1);
+        for (const Pool2dOptions& o :
+             {Pool2dOptions{}, Pool2dOptions{.kernel = {3, 2}, .stride = {2, 1}, .padding = {1, 0}},
+              Pool2dOptions{.kernel = {8, 12}}}) {
+          const ops::MaxPool top = ops::max_pool2d(x, o);
+          test::expect_same_bits(f32(top.output), ops::max_pool2d(f32(x), o).output);
+          const Tensor dy = image(top.output.shape(), 2);
+          test::expect_close(ops::max_pool2d_backward(dy, top.index, x.shape(), o),
+                             ops::max_pool2d_backward(f32(dy), top.index, x.shape(), o), ulp, 0);
+          test::expect_close(ops::avg_pool2d(x, o), ops::avg_pool2d(f32(x), o), 1.1 * ulp, 1e-6);
+          test::expect_close(ops::avg_pool2d_backward(dy, x.shape(), o),
+                             ops::avg_pool2d_backward(f32(dy), x.shape(), o), 1.1 * ulp, 1e-6);
+        }
+        const Tensor dy = image(x.shape(), 3), w = random({channels}, 4).to(dtype),
+                     b = random({channels}, 5).to(dtype);
+        const auto empty = [&](DType of) { return Tensor::empty({channels}, of); };
+        const Tensor mean = Tensor::zeros({channels}), var = Tensor::full({channels}, 1);
+        const ops::BatchNorm got =
+            ops::batch_norm_training(x, w, b, mean, var, 0.1, 1e-5, true, true);
+        const ops::BatchNorm wide =
+            ops::batch_norm_training(f32(x), f32(w), f32(b), {}, {}, 0.1, 1e-5, true, true);
+        test::expect_close(got.output, wide.output, 1.1 * ulp, 1e-6);
+        test::expect_close(mean, ops::mul(wide.mean, 0.1), 1e-5, 1e-6);
+        const Tensor dw = empty(dtype), db = empty(dtype), wide_dw = empty(DType::f32),
+                     wide_db = empty(DType::f32);
+        const Tensor dx =
+            ops::batch_norm_backward(dy, x, w, b, got.mean, got.invstd, true, true, true, dw, db);
+        const Tensor wide_dx =
+            ops::batch_norm_backward(f32(dy), f32(x), f32(w), f32(b), got.mean, got.invstd, true,
+                                     true, true, wide_dw, wide_db);
+        test::expect_close(dx, wide_dx, 1.1 * ulp, 1e-5);
+        test::expect_close(dw, wide_dw, 1.1 * ulp, 1e-4);
+        test::expect_close(db, wide_db, 1.1 * ulp, 1e-4);
+      }
+}
+
+// More patches than a GPU's scratch memory holds at once: 267 MB, of which an image has 89.
+TEST(Conv2d, ChunksOfPatchesAddUp) {
+  if (!current_rank().device.is_cuda()) GTEST_SKIP() << "about the GPU's scratch memory";
+  const Shape x_shape{3, 1, 157, 157}, w_shape{1, 1, 25, 25};
+  const Tensor x = random(x_shape, 1), w = random(w_shape, 2), dy = random({3, 1, 133, 133}, 3);
+  const auto run = [&](ConvAlgorithm algorithm) {
+    const Tensor dw = Tensor::empty(w_shape, DType::f64);
+    Ledger& ledger = current_rank().ledger();
+    ledger.reset_peaks();
+    const std::int64_t before = ledger.live(Kind::buffers);
+    std::vector<Tensor> all{
+        ops::conv2d(x, w, {}, {}, algorithm),
+        ops::conv2d_backward(dy, {}, x, w, x_shape, w_shape, {}, {true, dw, {}}, algorithm), dw};
+    EXPECT_LT(ledger.peak(Kind::buffers) - before, 260 << 20);
+    return all;
+  };
+  const std::vector<Tensor> chunks = run(ConvAlgorithm::reference),
+                            direct = run(ConvAlgorithm::direct);
+  for (std::size_t i = 0; i < 3; ++i) EXPECT_LT(distance(chunks[i], direct[i]), 1e-13);
 }
 
 // The fused op against its parts, in double: outputs and, where no maximum is a tie or near one,

@@ -213,6 +213,16 @@ TEST(Linear, FusesBiasAndRelu) {
     expect_close(ops::linear(test::reversed_order(x), test::reversed_order(w), b),
                  ops::linear(x, w, b), 0, tolerance);
   }
+  for (const DType dtype : {DType::bf16, DType::f16}) {
+    const Tensor x = test::random({33, 40}, dtype, 1), w = test::random({24, 40}, dtype, 2),
+                 b = test::random({24}, dtype, 3);
+    const auto f32 = [](const Tensor& t) { return t.to(DType::f32); };
+    expect_close(ops::linear(x, w, b, true), ops::linear(f32(x), f32(w), f32(b), true), 0x1p-8,
+                 1e-5);  // one rounding at the end
+  }
+  const Tensor b = test::random({4}, DType::f32, 3), none = Tensor::zeros({3, 0});
+  expect_same_bits(ops::linear(none, Tensor::zeros({4, 0}), b, true),
+                   ops::relu(b.expand({3, 4})).contiguous());
   const Tensor nan = Tensor::full({1, 2}, kNan);
   EXPECT_TRUE(
       std::isnan(ops::linear(nan, Tensor::full({1, 2}, 1), Tensor::zeros({1}), true).item()));
