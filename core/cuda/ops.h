@@ -31,8 +31,8 @@ void reduce(const char* op, const kernels::ReducePlan& plan, kernels::Fold fold,
 /// Along a dimension; out i64, contiguous.
 void argmax(const Tensor& x, int dim, const Tensor& out);
 
-// ---- ops_rows.cpp. Rows are the last n values' dimension(s), all contiguous; `wide` is the compute
-// type.
+// ---- ops_rows.cpp. Rows are the last n values' dimension(s), all contiguous; `wide` is the
+// compute type.
 
 /// x is the op's argument, or its result for the gradients, which read `grad` besides.
 void row_op(RowOp op, std::int64_t n, const Tensor& x, const Tensor& grad, const Tensor& out);
@@ -42,8 +42,7 @@ void layer_norm_grad(std::int64_t n, const Tensor& x, const Tensor& weight, cons
                      const Tensor& mean, const Tensor& rstd, const Tensor& grad_x);
 /// Either gradient may be undefined.
 void layer_norm_grad_affine(std::int64_t n, const Tensor& x, const Tensor& grad, const Tensor& mean,
-                            const Tensor& rstd, const Tensor& grad_weight,
-                            const Tensor& grad_bias);
+                            const Tensor& rstd, const Tensor& grad_weight, const Tensor& grad_bias);
 
 void embedding(const Tensor& indices, const Tensor& weight, const Tensor& out);
 void embedding_grad(const Tensor& indices, const Tensor& grad, std::int64_t padding_index,
