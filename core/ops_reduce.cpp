@@ -359,7 +359,8 @@ Tensor amin(const Tensor& x, const Dims& dims, bool keep_dims) {
 }
 
 Tensor var(const Tensor& x, const Dims& dims, int correction, bool keep_dims) {
-  if (SG_CUDA && x.is_cuda() && is_floating(x.dtype())) return var_on_gpu(x, dims, correction, keep_dims);
+  if (SG_CUDA && x.is_cuda() && is_floating(x.dtype()))
+    return var_on_gpu(x, dims, correction, keep_dims);
   if (x.dtype() == DType::bf16 || x.dtype() == DType::f16)
     return var(x.to(DType::f32), dims, correction, keep_dims).to(x.dtype());
   const Tensor centred = sub(x, mean(x, dims, true));

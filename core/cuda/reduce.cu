@@ -1,5 +1,5 @@
-// Reductions of any layout, read where they lie. Two kernels: rows, where the innermost dimension is
-// reduced (a team of threads to each result), and columns, where it is kept (a thread to a few
+// Reductions of any layout, read where they lie. Two kernels: rows, where the innermost dimension
+// is reduced (a team of threads to each result), and columns, where it is kept (a thread to a few
 // neighbouring results). Long reductions are cut into pieces; their results, in double, are reduced
 // in the same way again.
 #include "core/cuda/kernels_reduce.h"
@@ -15,10 +15,10 @@ using kernels::Fold;
 using kernels::ReduceDims;
 using kernels::ReducePlan;
 
-constexpr std::int64_t kPiece = 1 << 14;          // values that one team folds
-constexpr std::int64_t kRows = 32;                // rows, about, that a thread folds at least
-constexpr std::int64_t kColumnUnits = 1 << 19;    // columns times pieces that fill any GPU
-constexpr int kUnroll = 8;                        // rows that such a thread reads at once
+constexpr std::int64_t kPiece = 1 << 14;        // values that one team folds
+constexpr std::int64_t kRows = 32;              // rows, about, that a thread folds at least
+constexpr std::int64_t kColumnUnits = 1 << 19;  // columns times pieces that fill any GPU
+constexpr int kUnroll = 8;                      // rows that such a thread reads at once
 
 // What values of T are folded in: a few neighbours in Near, all of them in Far.
 template <class T>
@@ -208,8 +208,7 @@ struct ColumnFold {
     N middle[kWide];
     F total[kWide];
     for (int k = 0; k < kWide; ++k) {
-      middle[k] =
-          centre != nullptr ? static_cast<N>(centre[to + (column + k) * column_to]) : N(0);
+      middle[k] = centre != nullptr ? static_cast<N>(centre[to + (column + k) * column_to]) : N(0);
       total[k] = Rule::template start<F>();
     }
     std::int64_t r = piece;
@@ -226,13 +225,13 @@ struct ColumnFold {
     for (; r < rows; r += pieces) {
       const Values v = load(top, r);
       for (int k = 0; k < kWide; ++k)
-        total[k] = op(total[k],
-                      static_cast<F>(rule.prepare(static_cast<N>(v.values[k]), middle[k])));
+        total[k] =
+            op(total[k], static_cast<F>(rule.prepare(static_cast<N>(v.values[k]), middle[k])));
     }
     for (int k = 0; k < kWide; ++k)
-      result.put(pieces > 1 ? (o * pieces + piece) * width + column + k
-                            : to + (column + k) * column_to,
-                 rule.finish(total[k]));
+      result.put(
+          pieces > 1 ? (o * pieces + piece) * width + column + k : to + (column + k) * column_to,
+          rule.finish(total[k]));
   }
 
  private:
@@ -258,8 +257,8 @@ struct Cut {
         outputs(r.plan.kept.total()),
         length(r.plan.reduced.total()) {
     if (columns)
-      pieces = std::min((length + kRows - 1) / kRows,
-                        std::max<std::int64_t>(kColumnUnits / outputs, 1));
+      pieces =
+          std::min((length + kRows - 1) / kRows, std::max<std::int64_t>(kColumnUnits / outputs, 1));
     else
       pieces = (length + kPiece - 1) / kPiece;
   }
@@ -309,14 +308,8 @@ void rows(const Launch& on, const Reduction& r, const Cut& cut, const Rule& rule
                       steps_by_packs<T>(r.plan.kept, r.plan.kept.count) &&
                       steps_by_packs<T>(reduced, inner) &&
                       (inner == 0 || reduced.size[inner] % kGroup == 0);
-  const RowFold<T, Rule> fold{rule,
-                              static_cast<const T*>(r.x),
-                              r.centre,
-                              r.plan,
-                              cut.length,
-                              cut.pieces,
-                              packed,
-                              result};
+  const RowFold<T, Rule> fold{
+      rule, static_cast<const T*>(r.x), r.centre, r.plan, cut.length, cut.pieces, packed, result};
   // A thread alone would read packs far from its neighbours': it gets half as many as elsewhere.
   for_rows(on, cut.outputs * cut.pieces, 2 * ((std::min(cut.length, kPiece) + kGroup - 1) / kGroup),
            fold);
@@ -342,8 +335,7 @@ void stage(const Launch& on, const Reduction& r, const Cut& cut, const Rule& rul
       const ReduceDims& kept = r.plan.kept;
       const int inner = kept.count - 1;
       if (kept.from[inner] == 1 && kept.size[inner] % kWide == 0 && on_packs<T>(r) &&
-          steps_by_packs<T>(kept, inner) &&
-          steps_by_packs<T>(r.plan.reduced, r.plan.reduced.count))
+          steps_by_packs<T>(kept, inner) && steps_by_packs<T>(r.plan.reduced, r.plan.reduced.count))
         return columns<T, Rule, kWide>(on, r, cut, rule, result);
       return columns<T, Rule, 1>(on, r, cut, rule, result);
     }
@@ -375,8 +367,7 @@ struct ArgMax {
     const C top = team.template fold<C>(
         lowest<C>(), n, [&](std::int64_t i) { return static_cast<C>(row[i * stride]); }, Larger{});
     const std::int64_t place = team.template fold<std::int64_t>(
-        n,
-        n,
+        n, n,
         [&](std::int64_t i) {
           const C value = static_cast<C>(row[i * stride]);
           return value == top || value != value ? i : n;
