@@ -258,8 +258,9 @@ void reduce_on_gpu(const char* op, const Tensor& x, const bool* is_reduced, Fold
                    double divisor, const Tensor& out, const Tensor& centre = {}) {
   if (out.numel() == 0) return;
   if (x.numel() == 0) return out.fill(is_floating(x.dtype()) ? 0.0 / divisor : 0.0);
-  cuda::reduce(op, make_plan(x, is_reduced, result_strides(x, is_reduced)), fold, x, centre,
-               divisor, out);
+  if (SG_CUDA)
+    cuda::reduce(op, make_plan(x, is_reduced, result_strides(x, is_reduced)), fold, x, centre,
+                 divisor, out);
 }
 
 // Writes the fold of `x` over the marked dimensions to `out`, which is contiguous.

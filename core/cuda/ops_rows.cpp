@@ -77,12 +77,13 @@ void layer_norm_grad_affine(std::int64_t n, const Tensor& x, const Tensor& grad,
                             const Tensor& grad_bias) {
   if (n == 0) return;
   const Launch launch = on("layer_norm", x.device());
+  const Tensor g = grad.to(x.dtype());
   // As columns in reduce.cu: by sizes alone.
   const std::int64_t rows = x.numel() / n,
                      most = std::max<std::int64_t>((std::int64_t{1} << 19) / n, 1),
                      pieces = std::clamp<std::int64_t>((rows + 31) / 32, 1, most);
   const Scratch partial(pieces * 2 * n * static_cast<std::int64_t>(sizeof(double)), x.device());
-  layer_norm_grad_affine(launch, x.dtype(), rows, n, x.raw_data(), grad.raw_data(), mean.raw_data(),
+  layer_norm_grad_affine(launch, x.dtype(), rows, n, x.raw_data(), g.raw_data(), mean.raw_data(),
                          rstd.raw_data(), pieces, partial.as<double>());
   for (const Tensor* out : {&grad_weight, &grad_bias}) {
     if (!out->defined()) continue;
