@@ -31,8 +31,8 @@ Tensor Tensor::empty_like(const Tensor& like) {
 
 Tensor Tensor::zeros(const Shape& shape, DType dtype, Device device) {
   Tensor t = empty(shape, dtype, device);
-  if (device.is_cuda())
-    t.fill(0);
+  if (SG_CUDA && device.is_cuda())
+    cuda::fill(t, 0);
   else if (!device.is_meta() && t.bytes() > 0)
     std::memset(t.raw_data(), 0, static_cast<std::size_t>(t.bytes()));
   return t;

@@ -52,6 +52,12 @@ void copy_within(const Tensor& source, const Tensor& destination) {
 void elementwise(const char* name, const Elementwise& op, const Tensor& out,
                  std::initializer_list<const Tensor*> inputs) {
   if (out.numel() == 0) return;
+  if (!out.is_dense() && (op.family == Family::unary || op.family == Family::unary_grad)) {
+    const Scoped kind(current_rank().kind, Kind::buffers);  // a view, changed in place
+    const Tensor block = Tensor::empty(out.shape(), out.dtype(), out.device());
+    elementwise(name, op, block, inputs);
+    return copy_within(block, out);
+  }
   const bool dense = op.family == Family::unary || op.family == Family::unary_grad;
   Tensor values[kMaxInputs];
   const Tensor* operands[kMaxInputs] = {};

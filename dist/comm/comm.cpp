@@ -83,13 +83,14 @@ std::shared_ptr<Operation> Comm::start(Posting posting, Device device, std::shar
   const Rank& rank = current_rank();
   rank.ledger().book_traffic(rank.phase, name, sent);
   if (rank.account != nullptr) rank.account->book_traffic(rank.phase, name, sent);
-  transport_->post(posting);
-  unreleased_.push_back(operation);
-  // Of those that the transport has forgotten, nobody reads any more.
-  while (unreleased_.front()->posting_.sequence + Transport::kDepth <= posting.sequence) {
-    unreleased_.front()->posted_ = nullptr;
+  // Those that the transport is about to forget: post() would wait for their readers, too.
+  while (!unreleased_.empty() &&
+         unreleased_.front()->posting_.sequence + Transport::kDepth <= posting.sequence) {
+    unreleased_.front()->wait_readers();
     unreleased_.pop_front();
   }
+  transport_->post(posting);
+  unreleased_.push_back(operation);
   if (stream_ != nullptr)
     operation->on_stream_ = stream_->enqueue(
         [this, op = operation.get()] { this->finish(*op); });  // unreleased_ keeps it

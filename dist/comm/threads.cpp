@@ -32,7 +32,6 @@ class ThreadTransport final : public Transport {
       wait_released(posting.sequence - ThreadWorld::kRing, nullptr);
     ThreadWorld::Slot& slot = slot_of(rank_, posting.sequence);
     slot.posting = posting;
-    if (posting.written != nullptr) slot.read.assign(static_cast<std::size_t>(size()), nullptr);
     slot.posted.store(posting.sequence + 1);
     world_.wake_peers(rank_);
   }
@@ -63,7 +62,10 @@ class ThreadTransport final : public Transport {
     for (int peer = 0; peer < world_.size_; ++peer) {
       if (peer == rank_) continue;
       ThreadWorld::Slot& slot = slot_of(peer, sequence);
-      if (read != nullptr) slot.read[static_cast<std::size_t>(rank_)] = read;
+      if (read != nullptr) {
+        const std::lock_guard lock(slot.mutex);
+        slot.read.push_back(read);
+      }
       slot.readers.fetch_add(1);
     }
     world_.wake_peers(rank_);
@@ -75,8 +77,8 @@ class ThreadTransport final : public Transport {
     const std::uint64_t wanted = uses * static_cast<std::uint64_t>(world_.size_ - 1);
     wait([&] { return slot.readers.load() >= wanted; }, "release", sequence, -1);
     if (read == nullptr) return;
-    for (MarkPtr& mark : slot.read)
-      if (mark != nullptr) read->push_back(std::move(mark));
+    const std::lock_guard lock(slot.mutex);
+    *read = std::move(slot.read);
     slot.read.clear();
   }
 

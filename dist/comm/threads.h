@@ -41,7 +41,8 @@ class ThreadWorld {
     std::atomic<std::uint64_t> posted{0};   // sequence + 1
     std::atomic<std::uint64_t> readers{0};  // finish() calls of peers, over all uses of this slot
     Posting posting;
-    std::vector<MarkPtr> read;  // by reader, on a GPU; each writes its own before it counts itself
+    std::mutex mutex;
+    std::vector<MarkPtr> read;  // on a GPU; each reader leaves its own before it counts itself
   };
   struct alignas(64) Seat {  // one a rank
     std::vector<Slot> slots = std::vector<Slot>(kRing);

@@ -70,7 +70,7 @@ class Transport {
   /// This rank has read all that it needs of collective `sequence`, or will have at the mark.
   virtual void finish(std::uint64_t sequence, const MarkPtr& read = nullptr) = 0;
   /// Waits until every peer has finished reading what this rank posted in collective `sequence`;
-  /// appends the marks at which they will have.
+  /// `read` becomes the marks at which they will have.
   virtual void wait_released(std::uint64_t sequence, std::vector<MarkPtr>* read = nullptr) = 0;
   /// Whether memory of `device` can be posted.
   virtual bool carries(Device device) const { return !device.is_cuda(); }

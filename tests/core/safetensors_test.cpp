@@ -93,7 +93,7 @@ const std::vector<SafetensorsWriter::Declared>& golden_tensors() {
 }
 
 Tensor golden_value(const SafetensorsWriter::Declared& d) {
-  Tensor t = Tensor::empty(d.shape, d.dtype);
+  Tensor t = Tensor::empty(d.shape, d.dtype, kCpu);
   visit(d.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     for (std::int64_t i = 0; i < t.numel(); ++i)

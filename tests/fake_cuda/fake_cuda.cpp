@@ -27,6 +27,15 @@ cudaError_t keep(cudaError_t error) {
   return error;
 }
 
+// SHARDGRAD_FAKE_CUDA: 1 runs work as it is queued, which is quick; `threads` has a thread a stream.
+bool threaded() {
+  static const bool asked = [] {
+    const char* text = std::getenv("SHARDGRAD_FAKE_CUDA");
+    return text != nullptr && std::strcmp(text, "threads") == 0;
+  }();
+  return asked;
+}
+
 int delay() {
   static const int microseconds = [] {
     const char* text = std::getenv("SHARDGRAD_FAKE_CUDA_DELAY");
@@ -66,8 +75,11 @@ struct FakeEvent {
 };
 
 struct FakeStream {
-  FakeStream() : thread([this] { run(); }) {}
+  FakeStream() {
+    if (threaded()) thread = std::thread([this] { run(); });
+  }
   ~FakeStream() {
+    if (!threaded()) return;
     {
       const std::lock_guard lock(mutex);
       stop = true;
@@ -76,6 +88,10 @@ struct FakeStream {
     thread.join();
   }
   void enqueue(Work work) {
+    if (!threaded()) {
+      const std::lock_guard lock(mutex);
+      return work();
+    }
     {
       const std::lock_guard lock(mutex);
       queue.push_back(std::move(work));

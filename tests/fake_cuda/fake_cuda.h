@@ -1,11 +1,14 @@
-// A GPU for machines that have none: the part of CUDA's runtime that shardgrad uses, on the CPU. A
-// stream is a thread that runs what was queued, in order; an event is a flag between streams;
-// memory is memory. Kernels are C++ (core/cuda/launch.h) and run one thread's work after another's.
+// A GPU for machines that have none: the part of CUDA's runtime that shardgrad uses, on the CPU.
+// Memory is memory, and kernels are C++ (core/cuda/launch.h) that runs one thread's work after
+// another's. Devices are there only where the variable SHARDGRAD_FAKE_CUDA is set:
 //
-// It proves indices, dtypes, bookkeeping and the order of streams (under ThreadSanitizer, a missing
-// wait between two streams is a race). It proves nothing of speed, of what nvcc makes of a kernel,
-// or of what needs warps and blocks. Devices are there only where SHARDGRAD_FAKE_CUDA=1. SHARDGRAD_FAKE_CUDA_DELAY=N (microseconds) delays every stream
-// at random before each piece of work.
+//   1         work runs as it is queued: quick, for indices, dtypes and bookkeeping
+//   threads   a stream is a thread that runs what was queued, an event a flag between streams: a
+//             missing wait between two streams is then a race, which ThreadSanitizer and, with
+//             SHARDGRAD_FAKE_CUDA_DELAY=N (microseconds, at random before each piece of work), a
+//             changed bit show
+//
+// It proves nothing of speed, of what nvcc makes of a kernel, or of what needs warps and blocks.
 #pragma once
 
 #include <cuda_runtime_api.h>

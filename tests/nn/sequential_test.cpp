@@ -15,7 +15,7 @@ Tensor image(const Shape& shape, DType dtype) {
   Tensor t = Tensor::empty(shape, dtype, kCpu);
   const Parameter values("image", shape, normal(), dtype);
   values.read(1, 0, t.numel(), t.raw_data(), dtype);
-  return t;
+  return t.to(current_rank().device);
 }
 
 struct Result {
