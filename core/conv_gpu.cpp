@@ -51,7 +51,16 @@ Tensor conv2d_backward_on_gpu(const ConvGeometry& g, const Tensor& grad, const T
   if (SG_CUDA) {
     const Scoped kind(current_rank().kind, Kind::buffers);
     const Tensor dy = relu ? relu_grad(output, grad) : grad;
-    cuda::conv2d_backward(g, is_direct(asked, g), dy, x, weight, dx, wanted.weight, wanted.bias);
+    // The final place of a gradient may be of another dtype.
+    const auto place = [&](const Tensor& t) {
+      return !t.defined() || t.dtype() == grad.dtype()
+                 ? t
+                 : Tensor::empty(t.shape(), grad.dtype(), t.device());
+    };
+    const Tensor dw = place(wanted.weight), db = place(wanted.bias);
+    cuda::conv2d_backward(g, is_direct(asked, g), dy, x, weight, dx, dw, db);
+    if (dw.defined() && dw.dtype() != wanted.weight.dtype()) wanted.weight.copy_from(dw);
+    if (db.defined() && db.dtype() != wanted.bias.dtype()) wanted.bias.copy_from(db);
   }
   return dx;
 }
