@@ -113,8 +113,8 @@ CrossEntropy cross_entropy(const Tensor& logits, const Tensor& targets,
                           ? result.loss
                           : Tensor::empty(p.loss_shape, p.wide, device);
   if (SG_CUDA && device.is_cuda()) {
-    const cuda::LossRows rows{x, t, result.stats, p.classes, options.ignore_index,
-                              options.label_smoothing};
+    const cuda::LossRows rows{
+        x, t, result.stats, p.classes, options.ignore_index, options.label_smoothing};
     cuda::cross_entropy(rows, each);
     if (reduced)
       cuda::loss_total(rows, each, options.reduction == LossReduction::mean, result.loss);
@@ -157,8 +157,8 @@ Tensor cross_entropy_grad(const Tensor& logits, const Tensor& stats, const Tenso
   if (SG_CUDA && logits.is_cuda()) {
     cuda::cross_entropy_grad({rows_of(logits), p.soft ? rows_of(targets) : targets.contiguous(),
                               stats, p.classes, options.ignore_index, options.label_smoothing},
-                             grad.to(p.wide).contiguous(),
-                             options.reduction == LossReduction::mean, out);
+                             grad.to(p.wide).contiguous(), options.reduction == LossReduction::mean,
+                             out);
   } else if (!logits.is_meta()) {
     const Tensor x = rows_of(logits), t = p.soft ? rows_of(targets) : targets.contiguous();
     const Tensor wide_grad = grad.to(p.wide).contiguous();

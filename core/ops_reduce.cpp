@@ -258,8 +258,9 @@ void reduce_on_gpu(const char* op, const Tensor& x, const bool* is_reduced, Fold
                    double divisor, const Tensor& out, const Tensor& centre = {}) {
   if (out.numel() == 0) return;
   if (x.numel() == 0) return out.fill(is_floating(x.dtype()) ? 0.0 / divisor : 0.0);
-  cuda::reduce(op, make_plan(x, is_reduced, result_strides(x, is_reduced)), fold, x, centre,
-               divisor, out);
+  if (SG_CUDA)
+    cuda::reduce(op, make_plan(x, is_reduced, result_strides(x, is_reduced)), fold, x, centre,
+                 divisor, out);
 }
 
 // Writes the fold of `x` over the marked dimensions to `out`, which is contiguous.
@@ -359,7 +360,8 @@ Tensor amin(const Tensor& x, const Dims& dims, bool keep_dims) {
 }
 
 Tensor var(const Tensor& x, const Dims& dims, int correction, bool keep_dims) {
-  if (SG_CUDA && x.is_cuda() && is_floating(x.dtype())) return var_on_gpu(x, dims, correction, keep_dims);
+  if (SG_CUDA && x.is_cuda() && is_floating(x.dtype()))
+    return var_on_gpu(x, dims, correction, keep_dims);
   if (x.dtype() == DType::bf16 || x.dtype() == DType::f16)
     return var(x.to(DType::f32), dims, correction, keep_dims).to(x.dtype());
   const Tensor centred = sub(x, mean(x, dims, true));

@@ -181,8 +181,7 @@ LayerNorm layer_norm(const Tensor& x, const Shape& normalized, const Tensor& wei
 Tensor layer_norm_grad_x(const Tensor& x, const Tensor& weight, const Tensor& mean,
                          const Tensor& rstd, const Tensor& grad, const Shape& normalized) {
   const std::int64_t rows = check_normalized(x, normalized), n = numel(normalized);
-  const Tensor gx =
-      Tensor::empty(x.shape(), x.is_cuda() ? x.dtype() : mean.dtype(), x.device());
+  const Tensor gx = Tensor::empty(x.shape(), x.is_cuda() ? x.dtype() : mean.dtype(), x.device());
   if (!x.is_meta() && x.numel() > 0) {
     const Tensor in = widened(x).contiguous(), g = widened(grad).contiguous();
     const Tensor w = weight.defined() ? widened(weight).contiguous() : weight;

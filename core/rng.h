@@ -13,7 +13,7 @@ namespace sg {
 
 /// Four 32-bit random words for a 128-bit counter and a 64-bit key.
 SG_HD std::array<std::uint32_t, 4> philox(std::uint64_t key, std::uint64_t counter_low,
-                                           std::uint64_t counter_high) {
+                                          std::uint64_t counter_high) {
   std::uint32_t c0 = static_cast<std::uint32_t>(counter_low);
   std::uint32_t c1 = static_cast<std::uint32_t>(counter_low >> 32);
   std::uint32_t c2 = static_cast<std::uint32_t>(counter_high);

@@ -1,5 +1,6 @@
 // Embedding on the GPU. Its gradient needs no atomic additions, whose order is chance: the places
 // where each row was used are sorted by row, in the order of the indices.
+#include "core/cuda/divide.h"
 #include "core/cuda/found.h"
 #include "core/cuda/kernels_embedding.h"
 #include "core/cuda/map.h"
@@ -13,13 +14,15 @@ struct Gather {
   const std::int64_t* indices;
   const Chunk* table;
   Chunk* out;
-  std::int64_t rows, chunks;  // of a row
+  std::int64_t rows;
+  Divider chunks;  // of a row
   std::int64_t* found;
 
   SG_HD void operator()(std::int64_t i) const {
-    const std::int64_t place = i / chunks, chunk = i % chunks, index = indices[place];
+    std::int64_t place = i;
+    const std::int64_t chunk = chunks.split(place), index = indices[place];
     if (index >= 0 && index < rows) {
-      out[i] = table[index * chunks + chunk];
+      out[i] = table[index * chunks.divisor() + chunk];
     } else {
       out[i] = Chunk{};
       if (chunk == 0) report(found, kIndexOutside, index, place, rows);
@@ -54,6 +57,7 @@ struct Places {
   const std::int32_t* places;
   const T* grad;
   std::int64_t count, rows, dim;
+  Divider packs;  // of columns
 
   struct alignas(kWide * sizeof(T)) Values {
     T values[kWide];
@@ -106,7 +110,8 @@ struct FollowedPieces {
   C* pieces;
 
   SG_HD void operator()(std::int64_t unit) const {
-    const std::int64_t packs = p.dim / kWide, window = unit / packs;
+    std::int64_t window = unit;
+    const std::int64_t column = p.packs.split(window) * kWide;
     const std::int64_t begin = window * kPiece, next = begin + kPiece;
     // A piece that starts here and is followed reaches beyond the window.
     if (next >= p.count || p.keys[next] >= p.rows) return;
@@ -116,7 +121,6 @@ struct FollowedPieces {
         first >= begin ? first : first + (begin - first + kPiece - 1) / kPiece * kPiece;
     if (!p.followed(start)) return;
     C total[kWide];
-    const std::int64_t column = unit % packs * kWide;
     p.sum(start, column, total);
     for (int k = 0; k < kWide; ++k) pieces[window * p.dim + column + k] = total[k];
   }
@@ -131,8 +135,8 @@ struct RowSums {
   T* out;
 
   SG_HD void operator()(std::int64_t unit) const {
-    const std::int64_t packs = p.dim / kWide, column = unit % packs * kWide;
-    std::int64_t at = unit / packs;
+    std::int64_t at = unit;
+    const std::int64_t column = p.packs.split(at) * kWide;
     const std::uint32_t key = p.keys[at];
     if (key >= p.rows || (at > 0 && p.keys[at - 1] == key)) return;
     double total[kWide] = {};
@@ -150,16 +154,16 @@ struct RowSums {
 
 }  // namespace
 
-void embedding(const Launch& on, std::int64_t count, const std::int64_t* indices,
-               const void* table, std::int64_t rows, std::int64_t row_bytes, void* out,
-               std::int64_t* found) {
+void embedding(const Launch& on, std::int64_t count, const std::int64_t* indices, const void* table,
+               std::int64_t rows, std::int64_t row_bytes, void* out, std::int64_t* found) {
   const auto bits = static_cast<std::uintptr_t>(row_bytes) |
                     reinterpret_cast<std::uintptr_t>(table) | reinterpret_cast<std::uintptr_t>(out);
+  if (row_bytes == 0) return;
   const auto run = [&]<class Chunk>(Type<Chunk>) {
     const std::int64_t chunks = row_bytes / static_cast<std::int64_t>(sizeof(Chunk));
     for_each(on, count * chunks,
              Gather<Chunk>{indices, static_cast<const Chunk*>(table), static_cast<Chunk*>(out),
-                           rows, chunks, found});
+                           rows, Divider(chunks), found});
   };
   if (bits % 16 == 0)
     run(Type<Pack<std::uint32_t>>{});
@@ -185,9 +189,9 @@ void embedding_grad(const Launch& on, DType dtype, std::int64_t count,
     using T = typename decltype(type)::type;
     using C = compute_t<T>;
     const auto run = [&]<int kWide>() {
-      const Places<T, kWide> p{sorted_keys, sorted_places, static_cast<const T*>(grad),
-                               count,       rows,          dim};
       const std::int64_t packs = dim / kWide;
+      const Places<T, kWide> p{sorted_keys, sorted_places, static_cast<const T*>(grad), count, rows,
+                               dim,         Divider(packs)};
       for_each(on, embedding_pieces(count) * packs,
                FollowedPieces<T, kWide>{p, static_cast<C*>(pieces)});
       for_each(on, count * packs,

@@ -11,9 +11,8 @@ namespace sg::cuda {
 
 /// out[i] = row indices[i] of a table of rows of `row_bytes`; zeros, and a report to `found`, where
 /// there is no such row.
-void embedding(const Launch& on, std::int64_t count, const std::int64_t* indices,
-               const void* table, std::int64_t rows, std::int64_t row_bytes, void* out,
-               std::int64_t* found);
+void embedding(const Launch& on, std::int64_t count, const std::int64_t* indices, const void* table,
+               std::int64_t rows, std::int64_t row_bytes, void* out, std::int64_t* found);
 
 /// keys[i] = indices[i], or `rows` for the padding index and what is no row; places[i] = i.
 void embedding_keys(const Launch& on, std::int64_t count, const std::int64_t* indices,

@@ -1,7 +1,8 @@
 // How kernels are written and started. A kernel is a functor of plain values and pointers:
 //
 //   for_each(on, n, f)        f(i) for every i < n
-//   for_rows(on, rows, n, f)  f(team, r) for every r < rows, a team of threads to each row of length
+//   for_rows(on, rows, n, f)  f(team, r) for every r < rows, a team of threads to each row of
+//   length
 //                             n; what a team does is in core/kernels/rows.h
 //
 // nvcc compiles both into kernels of the GPU. The same files also compile as C++ against
@@ -128,7 +129,8 @@ struct BlockTeam : TeamFolds<BlockTeam> {
   __device__ __forceinline__ T fold(T start, std::int64_t n, F&& f, const Op& op) const {
     static_assert(sizeof(T) <= sizeof(double));
     T result = start;
-    for (std::int64_t i = threadIdx.x; i < n; i += kThreads) result = op(result, static_cast<T>(f(i)));
+    for (std::int64_t i = threadIdx.x; i < n; i += kThreads)
+      result = op(result, static_cast<T>(f(i)));
     result = WarpTeam::across(result, op);
     // The warps' results are folded in order, the same in every thread.
     T* const slots = reinterpret_cast<T*>(shared);

@@ -1,4 +1,5 @@
-// Cross entropy on the GPU: the row programs of core/kernels/rows.h, and the sum, or mean, over rows.
+// Cross entropy on the GPU: the row programs of core/kernels/rows.h, and the sum, or mean, over
+// rows.
 #include "core/kernels/rows.h"
 
 #include "core/cuda/found.h"
@@ -23,8 +24,8 @@ struct Loss {
     sg::rows::LogSumExp<C> lse{};
     C value = 0;
     if (c.soft != nullptr) {
-      value = sg::rows::cross_entropy_soft(team, x, row(static_cast<const T*>(c.soft), r, c.n),
-                                           c.n, smoothing, &lse);
+      value = sg::rows::cross_entropy_soft(team, x, row(static_cast<const T*>(c.soft), r, c.n), c.n,
+                                           smoothing, &lse);
     } else {
       const std::int64_t target = c.targets[r];
       if (target >= 0 && target < c.n && target != c.ignore_index)
@@ -85,9 +86,8 @@ struct PieceTotals {
           n, [&](std::int64_t i) { return static_cast<double>(loss[start + i]); });
     std::int64_t count = n;
     if (targets != nullptr)
-      count = team.template sum<std::int64_t>(n, [&](std::int64_t i) {
-        return std::int64_t{targets[start + i] != ignore_index};
-      });
+      count = team.template sum<std::int64_t>(
+          n, [&](std::int64_t i) { return std::int64_t{targets[start + i] != ignore_index}; });
     if (!team.first()) return;
     totals[2 * piece] = sum;
     totals[2 * piece + 1] = static_cast<double>(count);
@@ -108,8 +108,7 @@ struct Total {
 
   template <class Team>
   SG_HD void operator()(const Team& team, std::int64_t) const {
-    double value =
-        team.template sum<double>(pieces, [&](std::int64_t p) { return totals[2 * p]; });
+    double value = team.template sum<double>(pieces, [&](std::int64_t p) { return totals[2 * p]; });
     const double count =
         team.template sum<double>(pieces, [&](std::int64_t p) { return totals[2 * p + 1]; });
     if (!team.first()) return;
@@ -163,15 +162,14 @@ std::int64_t loss_pieces(std::int64_t rows) { return (rows + kPiece - 1) / kPiec
 
 void loss_total(const Launch& on, const CrossEntropyCall& c, const void* loss, bool mean,
                 double* scratch, DType out_dtype, void* out) {
-  total(on, c, loss, scratch,
-        Total{scratch, loss_pieces(c.rows), mean, out_dtype, out, nullptr});
+  total(on, c, loss, scratch, Total{scratch, loss_pieces(c.rows), mean, out_dtype, out, nullptr});
 }
 
 void loss_scale(const Launch& on, const CrossEntropyCall& c, const void* grad, double* scratch,
                 void* scale) {
   total(on, c, nullptr, scratch,
-        Total{scratch, loss_pieces(c.rows), true,
-              c.dtype == DType::f64 ? DType::f64 : DType::f32, scale, grad});
+        Total{scratch, loss_pieces(c.rows), true, c.dtype == DType::f64 ? DType::f64 : DType::f32,
+              scale, grad});
 }
 
 }  // namespace sg::cuda

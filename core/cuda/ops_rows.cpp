@@ -68,8 +68,8 @@ void layer_norm(std::int64_t n, const Tensor& x, const Tensor& weight, const Ten
 void layer_norm_grad(std::int64_t n, const Tensor& x, const Tensor& weight, const Tensor& grad,
                      const Tensor& mean, const Tensor& rstd, const Tensor& grad_x) {
   layer_norm_grad(on("layer_norm", x.device()), x.dtype(), x.numel() / n, n, x.raw_data(),
-                  data_or_null(weight), grad.to(x.dtype()).raw_data(), mean.raw_data(), rstd.raw_data(),
-                  grad_x.raw_data());
+                  data_or_null(weight), grad.to(x.dtype()).raw_data(), mean.raw_data(),
+                  rstd.raw_data(), grad_x.raw_data());
 }
 
 void layer_norm_grad_affine(std::int64_t n, const Tensor& x, const Tensor& grad, const Tensor& mean,
@@ -77,13 +77,14 @@ void layer_norm_grad_affine(std::int64_t n, const Tensor& x, const Tensor& grad,
                             const Tensor& grad_bias) {
   if (n == 0) return;
   const Launch launch = on("layer_norm", x.device());
+  const Tensor g = grad.to(x.dtype());
   // As columns in reduce.cu: by sizes alone.
   const std::int64_t rows = x.numel() / n,
                      most = std::max<std::int64_t>((std::int64_t{1} << 19) / n, 1),
                      pieces = std::clamp<std::int64_t>((rows + 31) / 32, 1, most);
   const Scratch partial(pieces * 2 * n * static_cast<std::int64_t>(sizeof(double)), x.device());
-  layer_norm_grad_affine(launch, x.dtype(), rows, n, x.raw_data(), grad.raw_data(),
-                         mean.raw_data(), rstd.raw_data(), pieces, partial.as<double>());
+  layer_norm_grad_affine(launch, x.dtype(), rows, n, x.raw_data(), g.raw_data(), mean.raw_data(),
+                         rstd.raw_data(), pieces, partial.as<double>());
   for (const Tensor* out : {&grad_weight, &grad_bias}) {
     if (!out->defined()) continue;
     kernels::ReducePlan plan;
@@ -133,8 +134,8 @@ void embedding_grad(const Tensor& indices, const Tensor& grad, std::int64_t padd
   auto* const sorted_places = places + 2 * count;
   embedding_keys(launch, count, static_cast<const std::int64_t*>(indices.raw_data()), rows,
                  padding_index, keys, places);
-  sort_by_key(launch, count, bits, keys, places, sorted_keys, sorted_places,
-              sort.bytes.raw_data(), sort_bytes);
+  sort_by_key(launch, count, bits, keys, places, sorted_keys, sorted_places, sort.bytes.raw_data(),
+              sort_bytes);
   const std::size_t wide = grad.dtype() == DType::f64 ? sizeof(double) : sizeof(float);
   const Scratch pieces(embedding_pieces(count) * dim * static_cast<std::int64_t>(wide), device);
   embedding_grad(launch, grad.dtype(), count, sorted_keys, sorted_places, grad.raw_data(), rows,

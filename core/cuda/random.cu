@@ -1,4 +1,5 @@
 // Dropout on the GPU: the same masks as the CPU's, whatever the layout.
+#include "core/cuda/divide.h"
 #include "core/cuda/kernels_random.h"
 #include "core/cuda/row.h"
 #include "core/rng.h"
@@ -19,6 +20,7 @@ struct Dropout {
   const T* x;
   T* y;
   std::int64_t n;
+  Divider fours;  // of a sample
   std::uint64_t first_sample;
   kernels::DropoutMask mask;
 
@@ -27,7 +29,8 @@ struct Dropout {
   };
 
   SG_HD void operator()(std::int64_t unit) const {
-    const std::int64_t fours = (n + 3) / 4, sample = unit / fours, four = unit % fours;
+    std::int64_t sample = unit;
+    const std::int64_t four = fours.split(sample);
     const auto words = philox(mask.key, static_cast<std::uint64_t>(four),
                               first_sample + static_cast<std::uint64_t>(sample));
     const std::int64_t at = sample * n + 4 * four;
@@ -37,8 +40,7 @@ struct Dropout {
       for (int j = 0; j < 4; ++j) to.values[j] = drop(from.values[j], words[j], mask);
       *reinterpret_cast<Four*>(y + at) = to;
     } else {
-      for (int j = 0; j < 4 && 4 * four + j < n; ++j)
-        y[at + j] = drop(x[at + j], words[j], mask);
+      for (int j = 0; j < 4 && 4 * four + j < n; ++j) y[at + j] = drop(x[at + j], words[j], mask);
     }
   }
 };
@@ -48,7 +50,7 @@ template <class T>
 struct StridedDropout {
   const T* x;
   T* y;
-  std::int64_t n;
+  Divider n;
   std::uint64_t first_sample;
   kernels::DropoutMask mask;
   Walk<3> walk;
@@ -56,7 +58,8 @@ struct StridedDropout {
   SG_HD void operator()(std::int64_t i) const {
     std::int64_t at[3];
     walk.locate(i, at);
-    const std::int64_t sample = at[2] / n, element = at[2] % n;
+    std::int64_t sample = at[2];
+    const std::int64_t element = n.split(sample);
     const auto words = philox(mask.key, static_cast<std::uint64_t>(element / 4),
                               first_sample + static_cast<std::uint64_t>(sample));
     const int w = static_cast<int>(element % 4);
@@ -69,18 +72,17 @@ struct StridedDropout {
 }  // namespace
 
 void dropout(const Launch& on, DType dtype, std::int64_t samples, std::int64_t n,
-             std::uint64_t first_sample, const kernels::DropoutMask& mask, const void* x,
-             void* y) {
+             std::uint64_t first_sample, const kernels::DropoutMask& mask, const void* x, void* y) {
   visit_floats(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    const std::int64_t units = samples * ((n + 3) / 4);
+    const std::int64_t fours = (n + 3) / 4, units = samples * fours;
     const T* from = static_cast<const T*>(x);
     T* to = static_cast<T*>(y);
     const auto bits = reinterpret_cast<std::uintptr_t>(x) | reinterpret_cast<std::uintptr_t>(y);
     if (n % 4 == 0 && bits % (4 * sizeof(T)) == 0)
-      for_each(on, units, Dropout<T, true>{from, to, n, first_sample, mask});
+      for_each(on, units, Dropout<T, true>{from, to, n, Divider(fours), first_sample, mask});
     else
-      for_each(on, units, Dropout<T, false>{from, to, n, first_sample, mask});
+      for_each(on, units, Dropout<T, false>{from, to, n, Divider(fours), first_sample, mask});
   });
 }
 
@@ -90,8 +92,8 @@ void dropout_strided(const Launch& on, DType dtype, std::int64_t count, std::int
   visit_floats(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     for_each(on, count,
-             StridedDropout<T>{static_cast<const T*>(x), static_cast<T*>(y), n, first_sample, mask,
-                               walk});
+             StridedDropout<T>{static_cast<const T*>(x), static_cast<T*>(y), Divider(n),
+                               first_sample, mask, walk});
   });
 }
 

@@ -1,12 +1,11 @@
-// Reductions of any layout, read where they lie. Two kernels: rows, where the innermost dimension is
-// reduced (a team of threads to each result), and columns, where it is kept (a thread to a few
+// Reductions of any layout, read where they lie. Two kernels: rows, where the innermost dimension
+// is reduced (a team of threads to each result), and columns, where it is kept (a thread to a few
 // neighbouring results). Long reductions are cut into pieces; their results, in double, are reduced
 // in the same way again.
 #include "core/cuda/kernels_reduce.h"
 
-#include <type_traits>
-
 #include "core/cuda/map.h"
+#include "core/cuda/reduce_parts.h"
 
 namespace sg::cuda {
 namespace {
@@ -15,24 +14,10 @@ using kernels::Fold;
 using kernels::ReduceDims;
 using kernels::ReducePlan;
 
-constexpr std::int64_t kPiece = 1 << 14;          // values that one team folds
-constexpr std::int64_t kRows = 32;                // rows, about, that a thread folds at least
-constexpr std::int64_t kColumnUnits = 1 << 19;    // columns times pieces that fill any GPU
-constexpr int kUnroll = 8;                        // rows that such a thread reads at once
-
-// What values of T are folded in: a few neighbours in Near, all of them in Far.
-template <class T>
-using Near = std::conditional_t<std::is_integral_v<T>, std::int64_t, compute_t<T>>;
-template <class T>
-using Far = std::conditional_t<std::is_integral_v<T>, std::int64_t, double>;
-
-template <class A>
-constexpr A lowest() {
-  if constexpr (std::is_integral_v<A>)
-    return INT64_MIN;
-  else
-    return -A(__builtin_huge_val());
-}
+constexpr std::int64_t kPiece = 1 << 14;        // values that one team folds
+constexpr std::int64_t kRows = 32;              // rows, about, that a thread folds at least
+constexpr std::int64_t kColumnUnits = 1 << 19;  // columns times pieces that fill any GPU
+constexpr int kUnroll = 8;                      // rows that such a thread reads at once
 
 // prepare() comes before any fold; a minimum is the maximum of mirrored values.
 struct Sum {
@@ -101,30 +86,6 @@ struct Result {
       static_cast<std::uint8_t*>(data)[i] = static_cast<std::uint8_t>(value);
   }
 };
-
-// Division of 64-bit numbers is a long routine on a GPU; most indices need 32 bits.
-SG_HD void divide(std::int64_t a, std::int64_t b, std::int64_t& quotient, std::int64_t& rest) {
-  if (((a | b) >> 32) == 0) {
-    const auto n = static_cast<std::uint32_t>(a), d = static_cast<std::uint32_t>(b);
-    quotient = n / d;
-    rest = n % d;
-  } else {
-    quotient = a / b;
-    rest = a % b;
-  }
-}
-
-SG_HD void locate(const ReduceDims& dims, std::int64_t index, std::int64_t& from,
-                  std::int64_t& to) {
-  from = to = 0;
-  for (int d = dims.count - 1; d >= 0; --d) {
-    std::int64_t next = 0, at = index;
-    if (d > 0) divide(index, dims.size[d], next, at);
-    from += at * dims.from[d];
-    to += at * dims.to[d];
-    index = next;
-  }
-}
 
 SG_HD std::int64_t source(const ReduceDims& dims, std::int64_t index) {
   if (dims.count == 1) return index * dims.from[0];
@@ -208,8 +169,7 @@ struct ColumnFold {
     N middle[kWide];
     F total[kWide];
     for (int k = 0; k < kWide; ++k) {
-      middle[k] =
-          centre != nullptr ? static_cast<N>(centre[to + (column + k) * column_to]) : N(0);
+      middle[k] = centre != nullptr ? static_cast<N>(centre[to + (column + k) * column_to]) : N(0);
       total[k] = Rule::template start<F>();
     }
     std::int64_t r = piece;
@@ -226,13 +186,13 @@ struct ColumnFold {
     for (; r < rows; r += pieces) {
       const Values v = load(top, r);
       for (int k = 0; k < kWide; ++k)
-        total[k] = op(total[k],
-                      static_cast<F>(rule.prepare(static_cast<N>(v.values[k]), middle[k])));
+        total[k] =
+            op(total[k], static_cast<F>(rule.prepare(static_cast<N>(v.values[k]), middle[k])));
     }
     for (int k = 0; k < kWide; ++k)
-      result.put(pieces > 1 ? (o * pieces + piece) * width + column + k
-                            : to + (column + k) * column_to,
-                 rule.finish(total[k]));
+      result.put(
+          pieces > 1 ? (o * pieces + piece) * width + column + k : to + (column + k) * column_to,
+          rule.finish(total[k]));
   }
 
  private:
@@ -258,8 +218,8 @@ struct Cut {
         outputs(r.plan.kept.total()),
         length(r.plan.reduced.total()) {
     if (columns)
-      pieces = std::min((length + kRows - 1) / kRows,
-                        std::max<std::int64_t>(kColumnUnits / outputs, 1));
+      pieces =
+          std::min((length + kRows - 1) / kRows, std::max<std::int64_t>(kColumnUnits / outputs, 1));
     else
       pieces = (length + kPiece - 1) / kPiece;
   }
@@ -309,14 +269,8 @@ void rows(const Launch& on, const Reduction& r, const Cut& cut, const Rule& rule
                       steps_by_packs<T>(r.plan.kept, r.plan.kept.count) &&
                       steps_by_packs<T>(reduced, inner) &&
                       (inner == 0 || reduced.size[inner] % kGroup == 0);
-  const RowFold<T, Rule> fold{rule,
-                              static_cast<const T*>(r.x),
-                              r.centre,
-                              r.plan,
-                              cut.length,
-                              cut.pieces,
-                              packed,
-                              result};
+  const RowFold<T, Rule> fold{
+      rule, static_cast<const T*>(r.x), r.centre, r.plan, cut.length, cut.pieces, packed, result};
   // A thread alone would read packs far from its neighbours': it gets half as many as elsewhere.
   for_rows(on, cut.outputs * cut.pieces, 2 * ((std::min(cut.length, kPiece) + kGroup - 1) / kGroup),
            fold);
@@ -342,8 +296,7 @@ void stage(const Launch& on, const Reduction& r, const Cut& cut, const Rule& rul
       const ReduceDims& kept = r.plan.kept;
       const int inner = kept.count - 1;
       if (kept.from[inner] == 1 && kept.size[inner] % kWide == 0 && on_packs<T>(r) &&
-          steps_by_packs<T>(kept, inner) &&
-          steps_by_packs<T>(r.plan.reduced, r.plan.reduced.count))
+          steps_by_packs<T>(kept, inner) && steps_by_packs<T>(r.plan.reduced, r.plan.reduced.count))
         return columns<T, Rule, kWide>(on, r, cut, rule, result);
       return columns<T, Rule, 1>(on, r, cut, rule, result);
     }
@@ -358,38 +311,6 @@ void stage(const Launch& on, const Reduction& r, const Cut& cut, const Result& r
     if (r.centre != nullptr) return stage<T>(on, r, cut, Squares{}, result);
   stage<T>(on, r, cut, Sum{}, result);
 }
-
-template <class T>
-struct ArgMax {
-  using C = Near<T>;
-  const T* x;
-  std::int64_t* out;
-  ReduceDims kept;
-  std::int64_t n, stride;
-
-  template <class Team>
-  SG_HD void operator()(const Team& team, std::int64_t r) const {
-    std::int64_t from, to;
-    locate(kept, r, from, to);
-    const T* const row = x + from;
-    const C top = team.template fold<C>(
-        lowest<C>(), n, [&](std::int64_t i) { return static_cast<C>(row[i * stride]); }, Larger{});
-    const std::int64_t place = team.template fold<std::int64_t>(
-        n,
-        n,
-        [&](std::int64_t i) {
-          const C value = static_cast<C>(row[i * stride]);
-          return value == top || value != value ? i : n;
-        },
-        Smaller{});
-    if (team.first()) out[to] = place;
-  }
-
- private:
-  struct Smaller {
-    SG_HD std::int64_t operator()(std::int64_t a, std::int64_t b) const { return a < b ? a : b; }
-  };
-};
 
 }  // namespace
 
@@ -408,17 +329,6 @@ void reduce(const Launch& on, const Reduction& r, void* scratch) {
   if (last) return;
   reduce(on, of_pieces(r, cut, scratch),
          static_cast<std::int64_t*>(scratch) + cut.outputs * cut.pieces);
-}
-
-void argmax(const Launch& on, DType dtype, const ReduceDims& kept, std::int64_t n,
-            std::int64_t stride, const void* x, std::int64_t* out) {
-  visit(dtype, [&](auto type) {
-    using T = typename decltype(type)::type;
-    const ArgMax<T> f{static_cast<const T*>(x), out, kept, n, stride};
-    const std::int64_t rows = kept.total();
-    // Neighbouring rows' values are neighbours where their own are not.
-    for_rows(on, rows, stride == 1 || rows < 4096 ? n : 1, f);
-  });
 }
 
 }  // namespace sg::cuda

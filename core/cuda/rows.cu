@@ -134,8 +134,7 @@ void row_op(const Launch& on, RowOp op, DType dtype, std::int64_t rows, std::int
 }
 
 void layer_norm(const Launch& on, DType dtype, std::int64_t rows, std::int64_t n, const void* x,
-                const void* weight, const void* bias, double eps, void* y, void* mean,
-                void* rstd) {
+                const void* weight, const void* bias, double eps, void* y, void* mean, void* rstd) {
   visit_floats(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     using C = compute_t<T>;

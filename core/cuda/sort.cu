@@ -14,11 +14,10 @@ namespace sg::cuda {
 
 std::size_t sort_scratch_bytes(std::int64_t count, int bits) {
   std::size_t bytes = 0;
-  cub::DeviceRadixSort::SortPairs(nullptr, bytes, static_cast<const std::uint32_t*>(nullptr),
-                                  static_cast<std::uint32_t*>(nullptr),
-                                  static_cast<const std::int32_t*>(nullptr),
-                                  static_cast<std::int32_t*>(nullptr), static_cast<int>(count), 0,
-                                  bits);
+  cub::DeviceRadixSort::SortPairs(
+      nullptr, bytes, static_cast<const std::uint32_t*>(nullptr),
+      static_cast<std::uint32_t*>(nullptr), static_cast<const std::int32_t*>(nullptr),
+      static_cast<std::int32_t*>(nullptr), static_cast<int>(count), 0, bits);
   return bytes;
 }
 
