@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "core/cuda/ops.h"
+#include "core/conv_gpu.h"
 #include "core/kernels/conv_direct_passes.h"
 #include "core/kernels/conv_pixels_passes.h"
 #include "core/kernels/conv_reference.h"
@@ -122,26 +122,6 @@ void check_wanted(const Conv2dGrads& wanted, const Shape& weight) {
              wanted.bias.shape(), weight[0]);
 }
 
-// Whether a GPU's kernels serve a tensor: a meta tensor has the layouts of the rank's device.
-bool is_on_gpu(Device device) {
-  return device.is_cuda() || (device.is_meta() && current_rank().device.is_cuda());
-}
-
-// On a GPU channels-last serves every convolution best (core/cuda/ops_conv.cpp says why).
-Tensor make_gpu_output(const Shape& shape, DType dtype, Device device, ConvAlgorithm asked) {
-  SG_CHECK(asked == ConvAlgorithm::automatic || asked == ConvAlgorithm::reference ||
-               asked == ConvAlgorithm::direct,
-           "[conv2d] the algorithm {} is one of the CPU's; {} has automatic, reference and direct",
-           name_of(asked), name_of(device));
-  visit_floating("conv2d", dtype, [](auto) {});
-  return Tensor::empty_strided(shape, channels_last_strides(shape), dtype, device);
-}
-
-bool is_direct_on_gpu(ConvAlgorithm asked, const ConvGeometry& g) {
-  return asked == ConvAlgorithm::direct ||
-         (SG_CUDA && asked == ConvAlgorithm::automatic && cuda::conv2d_is_direct(g));
-}
-
 // No pixels or no channels: sums of nothing.
 void zero_weight_grads(const Conv2dGrads& wanted) {
   if (wanted.weight.defined()) wanted.weight.fill(0);
@@ -213,14 +193,9 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias,
               const Conv2dOptions& options, ConvAlgorithm asked) {
   check_bias(x, weight, bias);
   const Shape shape = conv2d_shape(x.shape(), weight.shape(), options);
-  if (is_on_gpu(x.device())) {
-    const Tensor y = make_gpu_output(shape, x.dtype(), x.device(), asked);
-    if (SG_CUDA && x.is_cuda() && y.numel() > 0) {
-      const ConvGeometry g = geometry(x.shape(), weight.shape(), shape, options);
-      cuda::conv2d(g, is_direct_on_gpu(asked, g), x, weight, bias, options.relu, y);
-    }
-    return y;
-  }
+  if (is_on_gpu(x.device()))
+    return conv2d_on_gpu(geometry(x.shape(), weight.shape(), shape, options), x, weight, bias,
+                         options.relu, asked);
   if (is_half(x.dtype()))
     return conv2d(to_f32(x), to_f32(weight), to_f32(bias), options, asked).to(x.dtype());
   const ConvAlgorithm algorithm = resolve(asked, x.shape(), weight.shape(), x.dtype(), options);
@@ -267,24 +242,9 @@ Tensor conv2d_backward(const Tensor& grad, const Tensor& output, const Tensor& x
   SG_CHECK(grad.shape() == shape, "[conv2d] the gradient is {}, the output {}", grad.shape(),
            shape);
   check_wanted(wanted, weight_shape);
-  if (is_on_gpu(grad.device())) {
-    Tensor dx;
-    if (wanted.x) dx = make_gpu_output(x_shape, grad.dtype(), grad.device(), asked);
-    if (grad.is_meta()) return dx;
-    if (grad.numel() == 0 || numel(x_shape) == 0) {
-      if (wanted.x) dx.fill(0);
-      zero_weight_grads(wanted);
-      return dx;
-    }
-    if (SG_CUDA) {
-      const ConvGeometry g = geometry(x_shape, weight_shape, shape, options);
-      const Scoped kind(current_rank().kind, Kind::buffers);
-      const Tensor dy = options.relu ? relu_grad(output, grad) : grad;
-      cuda::conv2d_backward(g, is_direct_on_gpu(asked, g), dy, x, weight, dx, wanted.weight,
-                            wanted.bias);
-    }
-    return dx;
-  }
+  if (is_on_gpu(grad.device()))
+    return conv2d_backward_on_gpu(geometry(x_shape, weight_shape, shape, options), grad, output, x,
+                                  weight, options.relu, wanted, asked);
   if (is_half(grad.dtype())) {
     const Conv2dGrads f32{wanted.x, to_f32(wanted.weight), to_f32(wanted.bias)};
     const Tensor dx = conv2d_backward(to_f32(grad), to_f32(output), to_f32(x), to_f32(weight),

@@ -5,11 +5,13 @@
 #include <cublasLt.h>
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "core/cuda/context.h"
@@ -144,14 +146,21 @@ using Preference = Owned<cublasLtMatmulPreferenceOpaque_t>;
 class Blas {
  public:
   explicit Blas(Context& context) : context_(context) {
-    check(library().create(&handle_), "matmul", "cublasLtCreate");
     // Belongs to the context, which is the rank's: it is not given back before the ledger goes.
-    current_rank().ledger().book(Kind::buffers, Tier::device, kWorkspace);
-    workspace_ = context.allocate(kWorkspace);
+    Ledger& ledger = current_rank().ledger();
+    ledger.book(Kind::buffers, Tier::device, kWorkspace);
+    try {
+      workspace_ = context.allocate(kWorkspace);
+      check(library().create(&handle_), "matmul", "cublasLtCreate");
+    } catch (...) {
+      if (workspace_ != nullptr) context.free(workspace_);
+      ledger.book(Kind::buffers, Tier::device, -static_cast<std::int64_t>(kWorkspace));
+      throw;
+    }
   }
   ~Blas() {
     plans_.clear();
-    if (workspace_ != nullptr) context_.free(workspace_);
+    context_.free(workspace_);
     library().destroy(handle_);
   }
   Blas(const Blas&) = delete;

@@ -207,6 +207,10 @@ TEST(Conv2d, HalvesAreRoundedOnce) {
       test::expect_close(dx, wide_dx, 1.1 * ulp, 1e-5);
       test::expect_close(got.weight, expected.weight, 1.1 * ulp, 1e-4);
       test::expect_close(got.bias, expected.bias, 1.1 * ulp, 1e-4);
+      const ops::Conv2dGrads wide_places = grads(DType::f32);  // of 16-bit gradients
+      ops::conv2d_backward(dy, y, x, w, c.x, c.weight, o, wide_places, algorithm);
+      test::expect_close(wide_places.weight, expected.weight, 1.1 * ulp, 1e-4);
+      test::expect_close(wide_places.bias, expected.bias, 1.1 * ulp, 1e-4);
     }
 }
 
