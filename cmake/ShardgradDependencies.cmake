@@ -90,7 +90,8 @@ else()
   endif()
 endif()
 
-set(sg_cuda 0)
+set(sg_cuda 0)          # kernels for GPUs, or for their stand-in, are compiled
+set(sg_cuda_toolkit 0)  # by nvcc
 if(SHARDGRAD_CUDA STREQUAL "FAKE")
   set(sg_cuda 1)
   sg_note(CUDA "a stand-in on the CPU (tests/fake_cuda)")
@@ -108,6 +109,7 @@ else()
   endif()
   if(CMAKE_CUDA_COMPILER AND CUDAToolkit_FOUND)
     set(sg_cuda 1)
+    set(sg_cuda_toolkit 1)
     string(REPLACE ";" " " architectures "${CMAKE_CUDA_ARCHITECTURES}")
     sg_note(CUDA "${CUDAToolkit_VERSION} (for ${architectures})")
   elseif(SHARDGRAD_CUDA STREQUAL "ON")
