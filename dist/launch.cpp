@@ -18,6 +18,7 @@
 #include <thread>
 #include <vector>
 
+#include "core/cuda/cuda.h"
 #include "dist/comm/threads.h"
 
 namespace sg::dist {
@@ -142,10 +143,14 @@ void launch_ranks(int ranks, const std::function<void(Rank&)>& fn, const LaunchO
     try {
       fn(*contexts[static_cast<std::size_t>(r)]);
       comms[static_cast<std::size_t>(r)]->leave();
+      // What it hands out is there, and what a kernel has found wrong is known, when it ends.
+      if (options.device.is_cuda()) cuda::synchronize(options.device);
     } catch (...) {
       failed(r, std::current_exception());
     }
   };
+  // Ranks may read what this thread has queued before.
+  if (current_rank().memory->cuda != nullptr) cuda::synchronize(current_rank().device);
   std::vector<std::thread> pool;
   try {
     for (int r = 0; r < ranks; ++r) pool.emplace_back(run, r);

@@ -146,15 +146,12 @@ using Preference = Owned<cublasLtMatmulPreferenceOpaque_t>;
 class Blas {
  public:
   explicit Blas(Context& context) : context_(context) {
-    // Belongs to the context, which is the rank's: it is not given back before the ledger goes.
-    Ledger& ledger = current_rank().ledger();
-    ledger.book(Kind::buffers, Tier::device, kWorkspace);
+    // The library's, as CUDA's own context is: outside of the ledger, within memory_info().
+    workspace_ = context.allocate(kWorkspace);
     try {
-      workspace_ = context.allocate(kWorkspace);
       check(library().create(&handle_), "matmul", "cublasLtCreate");
     } catch (...) {
-      if (workspace_ != nullptr) context.free(workspace_);
-      ledger.book(Kind::buffers, Tier::device, -static_cast<std::int64_t>(kWorkspace));
+      context.free(workspace_);
       throw;
     }
   }
@@ -248,7 +245,10 @@ Blas::Plan Blas::make_plan(const char* op, const Gemm& g, bool with_bias, bool* 
   set(CUBLASLT_MATMUL_DESC_TRANSB, g.a.by_columns ? CUBLAS_OP_T : CUBLAS_OP_N);
   if (with_bias) {
     set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
-    set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, g.bias);
+    // The heuristic looks at the address's alignment, and a plan serves others as well: no more
+    // than multiply() guarantees.
+    const void* const bias = static_cast<const char*>(workspace_) + kAlignment;
+    set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
     set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, static_cast<std::int32_t>(type_of(g.dtype)));
   }
   plan.a = make_operand(op, g, g.b, g.k, g.n);

@@ -30,6 +30,9 @@ void check(cudaError_t status, std::string_view op, std::string_view call) {
        cudaGetErrorString(status), cudaGetErrorName(status));
 }
 
+void check_call(const Launch& on, cudaError_t status, const char* call) {
+  check(status, on.op, call);
+}
 void check_launch(const Launch& on) { check(cudaGetLastError(), on.op, "the kernel's launch"); }
 
 Context::Context(int device) : device_(device) {
@@ -41,6 +44,10 @@ Context::Context(int device) : device_(device) {
   use();
   check(cudaDeviceGetAttribute(&processors_, cudaDevAttrMultiProcessorCount, device), "device",
         "cudaDeviceGetAttribute");
+  int direct = 0;
+  check(cudaDeviceGetAttribute(&direct, cudaDevAttrPageableMemoryAccess, device), "device",
+        "cudaDeviceGetAttribute");
+  reads_host_memory_ = direct != 0;
   // What is freed stays in the pool: a training step asks for the same bytes again.
   cudaMemPool_t pool = nullptr;
   check(cudaDeviceGetDefaultMemPool(&pool, device), "device", "cudaDeviceGetDefaultMemPool");
@@ -61,11 +68,13 @@ Context::~Context() {
   // Errors on the way out have been thrown where they were found.
   cudaSetDevice(device_);
   tls_device = device_;
+  if (communication_ != nullptr) cudaStreamSynchronize(communication_);
   blas_.reset();  // its memory is freed on `compute_`
   if (found_ != nullptr) cudaFreeAsync(found_, compute_);
   if (compute_ != nullptr) cudaStreamSynchronize(compute_);
   if (communication_ != nullptr) cudaStreamDestroy(communication_);
   if (compute_ != nullptr) cudaStreamDestroy(compute_);
+  cudaGetLastError();  // else the thread's next launch would be blamed
 }
 
 void* Context::allocate(std::size_t bytes) {
@@ -85,6 +94,7 @@ void* Context::allocate(std::size_t bytes) {
 
 void Context::free(void* data) noexcept {
   // A failure here follows one that has been, or will be, thrown by the call that it concerns.
+  if (tls_device != device_ && cudaSetDevice(device_) == cudaSuccess) tls_device = device_;
   if (cudaFreeAsync(data, compute_) != cudaSuccess) cudaGetLastError();
 }
 
@@ -135,7 +145,11 @@ std::string why_none() {
   return count == 0 ? "no GPU is visible (CUDA_VISIBLE_DEVICES)" : "";
 }
 
-void synchronize(Device device) { context(device).synchronize("synchronize"); }
+void synchronize(Device device) {
+  Context& c = context(device);
+  check(cudaStreamSynchronize(c.communication()), "synchronize", "cudaStreamSynchronize");
+  c.synchronize("synchronize");
+}
 
 MemoryInfo memory_info(Device device) {
   MemoryInfo info;

@@ -28,6 +28,9 @@ class Context {
   Context& operator=(const Context&) = delete;
 
   int device() const { return device_; }
+  /// Copies from pageable memory may read it after cudaMemcpyAsync has returned (the GPU reads main
+  /// memory by itself).
+  bool reads_host_memory() const { return reads_host_memory_; }
   /// Makes its device the current one of the calling thread.
   void use() const;
   int processors() const { return processors_; }
@@ -46,7 +49,7 @@ class Context {
   void synchronize(std::string_view op);
 
   /// Words that kernels write what they find wrong to: {code, value, place, limit}; 0 is fine. On
-  /// the device; the first error stays.
+  /// the device; one error stays.
   std::int64_t* found() const { return found_; }
 
   /// What matrix products need, made by the first of them.
@@ -55,6 +58,7 @@ class Context {
  private:
   int device_;
   int processors_ = 1;
+  bool reads_host_memory_ = false;
   cudaStream_t compute_ = nullptr, communication_ = nullptr;
   std::int64_t* found_ = nullptr;
   std::shared_ptr<Blas> blas_;

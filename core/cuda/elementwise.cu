@@ -85,8 +85,7 @@ inline constexpr bool has_packs = std::is_same_v<T, float> || !std::is_same_v<T,
 template <bool kDense, int kInputs, class T, class Out, class F>
 void run(const Call& c, const F& f) {
   if constexpr (has_packs<T>) {
-    if (kDense || c.walk == nullptr)
-      return map<kInputs, T, Out>(c.on, c.n, c.inputs, c.output, f);
+    if (kDense || c.walk == nullptr) return map<kInputs, T, Out>(c.on, c.n, c.inputs, c.output, f);
     if constexpr (kDense) return;
   }
   const Walk<kMaxInputs + 1> walk = c.walk != nullptr ? *c.walk : flat(c.n);

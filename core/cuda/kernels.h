@@ -33,7 +33,7 @@ void fill_strided(const Launch& on, DType dtype, std::int64_t n, const Walk<1>& 
 
 // ---- fold.cu
 
-inline constexpr int kMaxFold = 16;
+inline constexpr int kMaxFold = 256;  // 2 KB of a kernel's arguments
 /// out[i] = ((sources[0][i] + sources[1][i]) + ...), `count` sources of n values of f32 or f64.
 void fold(const Launch& on, DType dtype, void* out, const void* const* sources, int count,
           std::int64_t n);

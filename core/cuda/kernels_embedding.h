@@ -20,7 +20,7 @@ void embedding_keys(const Launch& on, std::int64_t count, const std::int64_t* in
                     std::int32_t* places);
 
 /// Stable, by the low `bits` bits of the keys.
-std::size_t sort_scratch_bytes(std::int64_t count, int bits);
+std::size_t sort_scratch_bytes(const Launch& on, std::int64_t count, int bits);
 void sort_by_key(const Launch& on, std::int64_t count, int bits, const std::uint32_t* keys,
                  const std::int32_t* places, std::uint32_t* sorted_keys,
                  std::int32_t* sorted_places, void* scratch, std::size_t scratch_bytes);

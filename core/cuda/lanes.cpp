@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/check.h"
 #include "core/cuda/context.h"
 #include "core/cuda/kernels.h"
 
@@ -11,7 +12,9 @@ class Mark {
  public:
   Mark(cudaStream_t stream) {
     check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "lane", "cudaEventCreate");
-    check(cudaEventRecord(event_, stream), "lane", "cudaEventRecord");
+    const cudaError_t recorded = cudaEventRecord(event_, stream);
+    if (recorded != cudaSuccess) cudaEventDestroy(event_);
+    check(recorded, "lane", "cudaEventRecord");
   }
   // CUDA keeps what is recorded or waited for until it has happened.
   ~Mark() { cudaEventDestroy(event_); }
@@ -61,6 +64,10 @@ void zero(Context& context, Lane lane, void* to, std::size_t bytes) {
 void fold(Context& context, Lane lane, DType dtype, void* out, std::span<const void* const> sources,
           std::int64_t n) {
   const Launch on{"reduce_scatter", stream_of(context, lane), context.processors()};
+  const auto own = std::find(sources.begin(), sources.end(), out);
+  SG_CHECK(own == sources.end() || own - sources.begin() < kMaxFold,
+           "[reduce_scatter] on a GPU a sum in place takes the first {} ranks, this is rank {}",
+           kMaxFold, own - sources.begin());
   // More than a launch takes: what is folded so far is the first source of the next.
   const void* part[kMaxFold];
   std::size_t done = 0;

@@ -19,10 +19,6 @@
 
 #include "core/kernels/host_device.h"
 
-#if defined(SG_FAKE_CUDA)
-#include "fake_cuda.h"
-#endif
-
 namespace sg::cuda {
 
 /// Where a kernel runs, and for which op (for error texts).
@@ -34,6 +30,8 @@ struct Launch {
 
 /// Throws if the last launch failed.
 void check_launch(const Launch& on);
+/// Throws unless `status` of `call` is success.
+void check_call(const Launch& on, cudaError_t status, const char* call);
 
 inline constexpr int kThreads = 256;   // of a block
 inline constexpr int kTinyRow = 16;    // rows up to here are a thread's,

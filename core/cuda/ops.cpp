@@ -123,9 +123,12 @@ void copy(const Tensor& source, const Tensor& destination) {
     copy_block(block, staged, cudaMemcpyHostToDevice, context(device));
     copy_within(staged, there);
   }
-  // The CPU may read its side as soon as this returns. From pageable memory the values have been
-  // taken when cudaMemcpyAsync returns.
-  if (down) context(device).synchronize("copy");
+  // The CPU may read, or overwrite, its side as soon as this returns. Drivers take pageable
+  // memory's values before cudaMemcpyAsync returns, unless the GPU reads them where they are.
+  if (down)
+    context(device).synchronize("copy");
+  else if (context(device).reads_host_memory())
+    check(cudaStreamSynchronize(context(device).compute()), "copy", "cudaStreamSynchronize");
 }
 
 void fill(const Tensor& destination, double value) {

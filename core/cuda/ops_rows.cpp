@@ -126,7 +126,7 @@ void embedding_grad(const Tensor& indices, const Tensor& grad, std::int64_t padd
   if (count == 0 || grad_weight.numel() == 0) return;
   // Keys run to `rows`, which stands for no row.
   const int bits = std::bit_width(static_cast<std::uint64_t>(rows));
-  const std::size_t sort_bytes = sort_scratch_bytes(count, bits);
+  const std::size_t sort_bytes = sort_scratch_bytes(launch, count, bits);
   const Scratch lists(count * 16, device), sort(static_cast<std::int64_t>(sort_bytes), device);
   auto* const keys = lists.as<std::uint32_t>();
   auto* const places = lists.as<std::int32_t>() + count;

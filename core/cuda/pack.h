@@ -8,7 +8,7 @@
 namespace sg::cuda {
 
 template <class T, int kCount>
-struct alignas(sizeof(T) * kCount) Values {
+struct alignas(sizeof(T) * kCount < 16 ? sizeof(T) * kCount : 16) Values {
   T v[kCount];
 };
 

@@ -12,26 +12,31 @@ namespace sg::cuda {
 
 #if defined(__CUDACC__)
 
-std::size_t sort_scratch_bytes(std::int64_t count, int bits) {
+std::size_t sort_scratch_bytes(const Launch& on, std::int64_t count, int bits) {
   std::size_t bytes = 0;
-  cub::DeviceRadixSort::SortPairs(
-      nullptr, bytes, static_cast<const std::uint32_t*>(nullptr),
-      static_cast<std::uint32_t*>(nullptr), static_cast<const std::int32_t*>(nullptr),
-      static_cast<std::int32_t*>(nullptr), static_cast<int>(count), 0, bits);
+  check_call(on,
+             cub::DeviceRadixSort::SortPairs(
+                 nullptr, bytes, static_cast<const std::uint32_t*>(nullptr),
+                 static_cast<std::uint32_t*>(nullptr), static_cast<const std::int32_t*>(nullptr),
+                 static_cast<std::int32_t*>(nullptr), static_cast<int>(count), 0, bits),
+             "the size of CUB\'s sort");
   return bytes;
 }
 
 void sort_by_key(const Launch& on, std::int64_t count, int bits, const std::uint32_t* keys,
                  const std::int32_t* places, std::uint32_t* sorted_keys,
                  std::int32_t* sorted_places, void* scratch, std::size_t scratch_bytes) {
-  cub::DeviceRadixSort::SortPairs(scratch, scratch_bytes, keys, sorted_keys, places, sorted_places,
-                                  static_cast<int>(count), 0, bits, on.stream);
+  check_call(
+      on,
+      cub::DeviceRadixSort::SortPairs(scratch, scratch_bytes, keys, sorted_keys, places,
+                                      sorted_places, static_cast<int>(count), 0, bits, on.stream),
+      "CUB\'s sort");
   check_launch(on);
 }
 
 #else
 
-std::size_t sort_scratch_bytes(std::int64_t, int) { return 1; }
+std::size_t sort_scratch_bytes(const Launch&, std::int64_t, int) { return 1; }
 
 void sort_by_key(const Launch& on, std::int64_t count, int bits, const std::uint32_t* keys,
                  const std::int32_t* places, std::uint32_t* sorted_keys,

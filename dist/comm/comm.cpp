@@ -36,7 +36,17 @@ Comm::Comm(std::unique_ptr<Transport> transport, Executor executor)
     stream_ = std::make_unique<Stream>(Rank(rank(), size(), 1, 0));
 }
 
-Comm::~Comm() { stop(); }
+Comm::~Comm() {
+  stop();
+  for (const auto& operation : unreleased_) {
+    if (operation->done_) continue;
+    try {
+      operation->order_after(operation->finished_);
+    } catch (const std::exception&) {
+      // As above.
+    }
+  }
+}
 
 std::shared_ptr<Operation> Comm::start(Posting posting, Device device, std::shared_ptr<void> owner,
                                        std::string_view name, std::int64_t sent,
@@ -44,6 +54,7 @@ std::shared_ptr<Operation> Comm::start(Posting posting, Device device, std::shar
   auto operation = std::make_shared<Operation>();
   operation->comm_ = this;
   operation->finish_ = std::move(finish);
+  posting.device = device;
   if (SG_CUDA && device.is_cuda()) {
     SG_CHECK(transport_->carries(device),
              "[{}] this group's ranks are processes connected by Gloo, which carries main memory "
@@ -137,6 +148,12 @@ void Comm::finish(Operation& operation) {
     history_[operation.posting_.sequence % kHistory].finished = true;
   } catch (...) {
     operation.error_ = std::current_exception();
+    // What its lane has been given already ends before the memory that it writes is freed.
+    if (SG_CUDA && operation.context_ != nullptr && operation.finished_ == nullptr) try {
+        operation.finished_ = cuda::mark(*operation.context_, cuda::Lane::communication);
+      } catch (const std::exception&) {
+        // The device is lost; its error is on its way.
+      }
   }
 }
 

@@ -41,11 +41,9 @@ class ThreadTransport final : public Transport {
     wait([&] { return slot.posted.load() > mine.sequence; }, mine.op, mine.sequence, peer);
     const Posting& theirs = slot.posting;
     check_same(mine, rank_, theirs, peer);
-    SG_CHECK(
-        (mine.written == nullptr) == (theirs.written == nullptr),
-        "[{}] rank {} works on {}, rank {} on {}; give all ranks of a group one kind of device",
-        mine.op, rank_, mine.written != nullptr ? "a GPU" : "the CPU", peer,
-        theirs.written != nullptr ? "a GPU" : "the CPU");
+    SG_CHECK(mine.device == theirs.device,
+             "[{}] rank {} works on {}, rank {} on {}; the ranks of a process share one device",
+             mine.op, rank_, name_of(mine.device), peer, name_of(theirs.device));
     if (written != nullptr) *written = theirs.written;
     return theirs.data + theirs.stride * rank_;
   }

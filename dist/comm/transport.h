@@ -42,6 +42,7 @@ struct Posting {
   std::int64_t stride = 0;    ///< bytes
   std::int64_t bytes = 0;     ///< that one peer reads
   bool copied = false;        ///< peers take it by read() alone, never by view()
+  Device device = kCpu;       ///< of the bytes
   MarkPtr written = nullptr;  ///< when `data` is there; null on the CPU, where it is
 };
 

@@ -1,5 +1,6 @@
 // What an optimizer does to one element, for the CPU's loops and the GPU's kernels alike. Every
-// operation is one that IEEE 754 rounds correctly (no fma), so both give the same bits.
+// operation is one that IEEE 754 rounds correctly (no fma), so both give the same bits, subnormal
+// numbers apart, which the CPU flushes to zero.
 #pragma once
 
 #include "core/kernels/math.h"

@@ -1,11 +1,23 @@
-// The declarations of fake_cuda.h's GPU, by the names of CUDA's runtime. Found instead of the
-// toolkit's header where SHARDGRAD_CUDA is FAKE.
+// A GPU for machines that have none: the part of CUDA's runtime that shardgrad uses, on the CPU.
+// Memory is memory, and kernels are C++ (core/cuda/launch.h) that runs one thread's work after
+// another's. Devices are there only where the variable SHARDGRAD_FAKE_CUDA is set:
+//
+//   1         work runs as it is queued: quick, for indices, dtypes and bookkeeping
+//   threads   a stream is a thread that runs what was queued, an event a flag between streams: a
+//             missing wait between two streams is then a race, which ThreadSanitizer and, with
+//             SHARDGRAD_FAKE_CUDA_DELAY=N (microseconds, at random before each piece of work), a
+//             changed bit show
+//
+// It proves nothing of speed, of what nvcc makes of a kernel, or of what needs warps and blocks.
+//
+// Found instead of the toolkit's header where SHARDGRAD_CUDA is FAKE.
 #pragma once
 
 #define SG_FAKE_CUDA 1
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 
 enum cudaError_t {
   cudaSuccess = 0,
@@ -23,7 +35,7 @@ enum cudaMemcpyKind {
   cudaMemcpyDeviceToDevice,
   cudaMemcpyDefault,
 };
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16 };
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16, cudaDevAttrPageableMemoryAccess = 88 };
 enum cudaMemPoolAttr {
   cudaMemPoolAttrReleaseThreshold = 4,
   cudaMemPoolAttrReservedMemCurrent = 5,
@@ -69,3 +81,10 @@ cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
 cudaError_t cudaEventQuery(cudaEvent_t event);
+
+namespace sg::cuda::fake {
+
+/// Queues work on a stream.
+void enqueue(cudaStream_t stream, std::function<void()> work);
+
+}  // namespace sg::cuda::fake

@@ -6,7 +6,6 @@
 #include "core/cuda/blas.h"
 #include "core/cuda/context.h"
 #include "core/dtype.h"
-#include "fake_cuda.h"
 
 namespace sg::cuda {
 namespace {

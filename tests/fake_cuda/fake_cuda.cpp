@@ -1,4 +1,4 @@
-#include "fake_cuda.h"
+#include <cuda_runtime_api.h>
 
 #include <atomic>
 #include <condition_variable>
@@ -27,7 +27,8 @@ cudaError_t keep(cudaError_t error) {
   return error;
 }
 
-// SHARDGRAD_FAKE_CUDA: 1 runs work as it is queued, which is quick; `threads` has a thread a stream.
+// SHARDGRAD_FAKE_CUDA: 1 runs work as it is queued, which is quick; `threads` has a thread a
+// stream.
 bool threaded() {
   static const bool asked = [] {
     const char* text = std::getenv("SHARDGRAD_FAKE_CUDA");
@@ -156,8 +157,8 @@ cudaError_t cudaGetDeviceCount(int* count) {
 cudaError_t cudaSetDevice(int device) {
   return keep(device >= 0 && device < kDevices ? cudaSuccess : cudaErrorInvalidDevice);
 }
-cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
-  *value = 4;
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  *value = attribute == cudaDevAttrMultiProcessorCount ? 4 : 0;
   return cudaSuccess;
 }
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
