@@ -28,7 +28,8 @@ Content content(const Batch& batch) {
 
 /// The sample that row `i` of a batch of numbered_set came from.
 std::int64_t number_of(const Batch& batch, std::int64_t i) {
-  const float* row = batch.images.data<float>() + i * (batch.images.numel() / batch.size());
+  const Tensor images = batch.images.to(kCpu);
+  const float* row = images.data<float>() + i * (images.numel() / batch.size());
   std::int64_t number = 0;
   for (int b = 0; b < 4; ++b)
     number += std::int64_t{static_cast<int>((row[b] + 1) * 127.5f + 0.5f)} << (8 * b);
@@ -69,9 +70,10 @@ TEST_P(LoaderDepth, GivesTheSamplersSlicesNormalised) {
         EXPECT_EQ(batch.labels.dtype(), DType::i64);
         for (std::int64_t i = 0; i < 3; ++i) {
           const std::int64_t sample = order[static_cast<std::size_t>(step * 12 + batch.first + i)];
-          EXPECT_EQ(batch.labels.data<std::int64_t>()[i], sample % 10);
+          EXPECT_EQ(batch.labels.to(kCpu).data<std::int64_t>()[i], sample % 10);
           const auto image = set->image(sample);
-          const float* row = batch.images.data<float>() + i * 60;
+          const Tensor images = batch.images.to(kCpu);
+          const float* row = images.data<float>() + i * 60;
           for (std::size_t j = 0; j < image.size(); ++j)
             ASSERT_EQ(row[j], (static_cast<float>(image[j]) / 255.0f - 0.5f) / 0.5f);
         }
