@@ -1,5 +1,7 @@
 #include "core/rank.h"
 
+#include "core/thread_rank.h"
+
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -19,6 +21,7 @@ namespace sg {
 namespace {
 
 thread_local Rank* tls_rank = nullptr;
+thread_local Rank* tls_own = nullptr;  // the private one, once it is made
 
 void flush_this_thread() {
 #if defined(__x86_64__)
@@ -71,8 +74,11 @@ Rank& current_rank() {
   thread_local Rank own;
   thread_local const bool flushed = (flush_denormals(own.threads), true);
   static_cast<void>(flushed);
+  tls_own = &own;
   return own;
 }
+
+Rank* thread_rank() { return tls_rank != nullptr ? tls_rank : tls_own; }
 
 RankScope::RankScope(Rank& rank) : previous_(std::exchange(tls_rank, &rank)) {
   flush_denormals(rank.threads);

@@ -150,7 +150,8 @@ void launch_ranks(int ranks, const std::function<void(Rank&)>& fn, const LaunchO
     }
   };
   // Ranks may read what this thread has queued before.
-  if (current_rank().memory->cuda != nullptr) cuda::synchronize(current_rank().device);
+  if (thread_rank() != nullptr && thread_rank()->memory->cuda != nullptr)
+    cuda::synchronize(thread_rank()->device);
   std::vector<std::thread> pool;
   try {
     for (int r = 0; r < ranks; ++r) pool.emplace_back(run, r);

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "core/rank.h"
+#include "core/thread_rank.h"
 #include "dist/comm/comm.h"
 
 namespace sg::dist {
@@ -22,8 +23,9 @@ struct LaunchOptions {
   std::chrono::milliseconds deadline = default_deadline();
   /// Unset: a comm thread a rank where each has a core to spare, else inline.
   std::optional<Executor> executor = {};
-  /// Where each rank computes. All ranks of a process share one GPU.
-  Device device = current_rank().device;
+  /// Where each rank computes; the calling rank's own unless given. All ranks of a process share
+  /// one GPU.
+  Device device = thread_rank() != nullptr ? thread_rank()->device : kCpu;
 };
 
 /// Runs fn on `ranks` threads, each with a Rank and a Comm of its own, and waits for all. If some
