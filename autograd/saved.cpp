@@ -45,10 +45,15 @@ Tensor Saved::get() const {
     return Tensor(source_->get(), offset_, shape_, strides_, dtype_);
   }
   const Storage& storage = *tensor_.storage();
-  SG_CHECK(storage.version() == version_,
-           "[backward] {} (the output of {}) was changed in place between forward and backward: "
-           "version {}, saved at {}; change a clone() of it",
-           describe(tensor_), storage.label, storage.version(), version_);
+  SG_CHECK(
+      storage.version() == version_,
+      "[backward] {} ({}) was changed in place between forward and backward: version {}, saved "
+      "at {}; {}",
+      describe(tensor_),
+      storage.name.empty() ? std::string("the output of ") + storage.label : "of " + storage.name,
+      storage.version(), version_,
+      storage.name.empty() ? "change a clone() of it"
+                           : "run backward before the parameters change");
   return tensor_;
 }
 

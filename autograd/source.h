@@ -18,8 +18,6 @@ struct VarImpl;
 class Source {
  public:
   virtual ~Source() = default;
-  /// Starts producing without waiting; get() finishes. Calling it is never required.
-  virtual void begin() {}
   /// The storage, produced now if nobody holds it. Read-only for the caller.
   virtual std::shared_ptr<Storage> get() = 0;
   /// Changes whenever the value does; a value saved for backward must find the version it was saved

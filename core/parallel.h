@@ -15,27 +15,27 @@ namespace sg {
 /// rank and none smaller than `grain`. Parts are a function of n, grain and the thread count alone,
 /// so results are too, however many threads OpenMP grants: it may give fewer than asked for
 /// (OMP_THREAD_LIMIT, OMP_DYNAMIC, a call from within a parallel region), and these run all parts.
+/// In a build without OpenMP one thread does.
 template <class F>
 void parallel_for(std::int64_t n, std::int64_t grain, F&& f) {
   if (n <= 0) return;
-#if SG_OPENMP
   const std::int64_t most = grain > 0 ? std::max<std::int64_t>(n / grain, 1) : n;
   const int threads = static_cast<int>(std::min<std::int64_t>(current_rank().threads, most));
+  const auto part = [&](int t) {
+    const std::int64_t begin = n * t / threads, end = n * (t + 1) / threads;
+    if (begin < end) f(begin, end);
+  };
+#if SG_OPENMP
   if (threads > 1) {
 #pragma omp parallel num_threads(threads)
     {
       const int team = omp_get_num_threads();
-      for (int t = omp_get_thread_num(); t < threads; t += team) {
-        const std::int64_t begin = n * t / threads, end = n * (t + 1) / threads;
-        if (begin < end) f(begin, end);
-      }
+      for (int t = omp_get_thread_num(); t < threads; t += team) part(t);
     }
     return;
   }
-#else
-  static_cast<void>(grain);
 #endif
-  f(std::int64_t{0}, n);
+  for (int t = 0; t < threads; ++t) part(t);
 }
 
 #if SG_OPENMP

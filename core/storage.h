@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "core/check.h"
 #include "core/memory.h"
@@ -54,6 +55,8 @@ class Storage {
 
   /// What made it, for error texts ("relu"); a string literal.
   const char* label = "tensor";
+  /// Of a parameter or a unit of them, for error texts ("conv1.weight"); else empty.
+  std::string name;
 
  private:
   Storage() = default;

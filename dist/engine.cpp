@@ -91,7 +91,7 @@ void Engine::allocate(Unit& unit) {
   {
     const Scoped kind(rank.kind, Kind::parameters);
     unit.rest = Tensor::zeros({kept}, unit.dtype);
-    unit.rest.storage()->label = "parameter";
+    unit.rest.storage()->name = "unit " + unit.name;
   }
   for (int s = 0; s < static_cast<int>(unit.segments.size()); ++s) {
     Segment& segment = unit.segments[static_cast<std::size_t>(s)];

@@ -45,15 +45,6 @@ void on_stop_signal(int signal) {
   std::raise(signal);
 }
 
-// available_cores() is at most OMP_NUM_THREADS, which is of one process.
-int cores_of_affinity() {
-#if defined(__linux__)
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof(set), &set) == 0) return CPU_COUNT(&set);
-#endif
-  return available_cores();
-}
-
 }  // namespace
 
 std::chrono::milliseconds default_deadline() {
@@ -69,11 +60,27 @@ std::chrono::milliseconds default_deadline() {
   return std::chrono::milliseconds(static_cast<std::int64_t>(std::ceil(seconds * 1000)));
 }
 
-int default_threads(int ranks) { return std::max(available_cores() / std::max(ranks, 1), 1); }
+int default_threads(int ranks) {
+  if (!SG_OPENMP) return 1;  // more would run one after another
+  return std::max(available_cores() / std::max(ranks, 1), 1);
+}
 
-Executor default_executor(int ranks, int threads) {
-  return ranks > 1 && ranks * (threads + 1) <= cores_of_affinity() ? Executor::thread
-                                                                   : Executor::inlined;
+// available_cores() is at most OMP_NUM_THREADS, which is of one process.
+int cores_of_affinity() {
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) return CPU_COUNT(&set);
+#endif
+  return available_cores();
+}
+
+Executor default_executor(int ranks, int threads, int cores) {
+  return ranks > 1 && ranks * (threads + 1) <= cores ? Executor::thread : Executor::inlined;
+}
+
+std::chrono::microseconds default_spin(int ranks, int threads, Executor executor, int cores) {
+  const int each = executor == Executor::thread && ranks > 1 ? threads + 1 : threads;
+  return ranks * each <= cores ? WaitOptions{}.spin : std::chrono::microseconds(0);
 }
 
 std::string dump_history(const Comm& comm) {
@@ -102,13 +109,9 @@ void launch_ranks(int ranks, const std::function<void(Rank&)>& fn, const LaunchO
   SG_CHECK(options.threads >= 0,
            "[launch] threads a rank must be at least 1 (0: automatic), got {}", options.threads);
   const int threads = options.threads > 0 ? options.threads : default_threads(ranks);
-  const int cores = available_cores();
-  WaitOptions wait{.deadline = options.deadline};
-  // Spinning steals the core from the thread that is waited for, unless every thread has one.
   const Executor executor = options.executor.value_or(default_executor(ranks, threads));
-  const int each = executor == Executor::thread && ranks > 1 ? threads + 1 : threads;
-  if (ranks * each > cores) wait.spin = std::chrono::microseconds(0);
-  ThreadWorld world(ranks, wait);
+  ThreadWorld world(ranks,
+                    {.deadline = options.deadline, .spin = default_spin(ranks, threads, executor)});
   // Ranks outlive all threads: what a failed rank has posted stays readable until every peer has
   // left.
   std::vector<std::unique_ptr<Rank>> contexts;

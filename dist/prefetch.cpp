@@ -41,12 +41,6 @@ void Prefetcher::drop() {
   current_ = {};
 }
 
-void Prefetcher::begin(int unit) {
-  if (recorded_ != nullptr || !in_pass_ || current_.unit == unit || next_.unit == unit) return;
-  next_.full.get();
-  next_ = start(unit);
-}
-
 std::shared_ptr<Storage> Prefetcher::look_at(int unit) {
   Rank& rank = current_rank();
   const Scoped phase(rank.phase, rank.phase == Phase::training ? Phase::inspection : rank.phase);

@@ -45,8 +45,6 @@ class Prefetcher {
   };
   /// The full unit, gathered now unless it is at hand.
   std::shared_ptr<Storage> use(int unit);
-  /// Starts gathering without waiting.
-  void begin(int unit);
   /// Drops what is held; what was started is finished first. Before every change of parameters.
   void drop();
 

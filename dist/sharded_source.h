@@ -13,9 +13,6 @@ class ShardedSource final : public Source {
  public:
   ShardedSource(Unit& unit, Prefetcher& prefetcher)
       : unit_(&unit), prefetcher_(&prefetcher), name_("unit " + unit.name) {}
-  void begin() override {
-    if (unit_ != nullptr) prefetcher_->begin(unit_->index);
-  }
   std::shared_ptr<Storage> get() override {
     SG_CHECK(unit_ != nullptr,
              "[engine] {} was sharded by an engine that is gone; save_weights() before it ends",

@@ -30,7 +30,7 @@ std::shared_ptr<Storage> Declaration::get() {
   std::shared_ptr<Storage> storage = Storage::allocate(bytes, rank.device, Kind::parameters);
   write_values(Tensor(storage, 0, shape, contiguous_strides(shape), dtype),
                [&](void* out) { fill(rank.seed, 0, numel(shape), out, dtype); });
-  storage->label = "parameter";
+  storage->name = "parameter " + full_name;
   return storage_ = std::move(storage);
 }
 

@@ -161,8 +161,10 @@ std::string settings_text(const Options& o, const dist::Job& job, const data::Sp
           if_set(o.schedule != "constant", o.schedule),
           if_set(o.warmup_steps > 0, fmt::format("{} steps of warm-up", o.warmup_steps))));
   if (o.device != "cpu") row("device", o.device);
-  row("threads", fmt::format("{} a rank, instruction set {}", o.threads,
-                             kernels::name_of(kernels::active_isa())));
+  row("threads",
+      fmt::format("{} a rank{}, instruction set {}", o.threads,
+                  if_set(!SG_OPENMP && o.threads > 1, "one core does the work of all (no OpenMP)"),
+                  kernels::name_of(kernels::active_isa())));
   row("executor", job.executor() == dist::Executor::thread ? "a comm thread a rank" : "inline");
   if (!job.launcher().empty())
     row("ranks", fmt::format("processes started by {}, over Gloo", job.launcher()));

@@ -254,14 +254,13 @@ TEST(Formula, BytesOfThePlainCase) {
     EXPECT_EQ(bytes_of(p, Kind::parameters), row.parameters) << row.plan;
     EXPECT_EQ(bytes_of(p, Kind::gradients), row.gradients) << row.plan;
     EXPECT_EQ(bytes_of(p, Kind::optimizer), row.optimizer) << row.plan;
-    EXPECT_EQ(bytes_of(p, Kind::gathered),
-              row.plan == std::string("zero3") ? 3 * 1024 * 4 - 768 * 4 : 0)
+    EXPECT_EQ(bytes_of(p, Kind::gathered), row.plan == std::string("zero3") ? (256 + 1024) * 4 : 0)
         << row.plan;
   }
-  // Windows of use order 0 1 1 0: two units are at most 1 + 1, three at most 0 + 1 + 1.
+  // Windows of use order 0 1 1 0: whether of two uses or of three, they hold both units, once.
   EXPECT_EQ(bytes_of(predict_two("zero3", 4, 1, {{1, 1}, {1, 1}}, false, false), Kind::gathered),
-            2 * 1024 * 4);
-  EXPECT_EQ(bytes_of(predict_two("zero3", 4, 1), Kind::gathered), (1024 + 1024 + 256) * 4);
+            (256 + 1024) * 4);
+  EXPECT_EQ(bytes_of(predict_two("zero3", 4, 1), Kind::gathered), (256 + 1024) * 4);
 }
 
 TEST(Formula, ReadsAndFrozenUnitsCount) {
