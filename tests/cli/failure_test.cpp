@@ -14,8 +14,8 @@ void expect_cause(const Launch& launch, const std::string& pattern) {
 }
 
 // Shell: waits until both of two processes are here.
-std::string barrier(const Folder& folder, const std::string& name = "all") {
-  const std::string here = (folder.path / "here.").string() + name + ".";
+std::string barrier(const TemporaryFolder& folder, const std::string& name = "all") {
+  const std::string here = folder / ("here." + name) + ".";
   return ": > " + here + "$RANK; while ! [ -e " + here + "0 -a -e " + here +
          "1 ]; do sleep 0.02; done; ";
 }
@@ -64,7 +64,7 @@ TEST(Failure, PeersThatFollowAreNoCause) {
 }
 
 TEST(Failure, PeersAreToldToStop) {
-  const Folder folder;
+  const TemporaryFolder folder;
   Launch launch(shell({"--nproc-per-node", "2", "--grace", "0.1"},
                       "trap 'echo told; exit 0' TERM; " + barrier(folder) +
                           "[ $RANK = 0 ] && exit 4; while :; do sleep 0.05; done"));
@@ -73,7 +73,7 @@ TEST(Failure, PeersAreToldToStop) {
 }
 
 TEST(Failure, OneThatIgnoresSigtermIsKilled) {
-  const Folder folder;
+  const TemporaryFolder folder;
   Launch launch(shell({"--nproc-per-node", "2", "--grace", "0", "--shutdown-timeout", "0.5"},
                       "trap '' TERM; [ $RANK = 1 ] && echo $$; " + barrier(folder) +
                           "[ $RANK = 0 ] && exit 5; while :; do sleep 0.05; done"));
@@ -117,9 +117,9 @@ TEST(Failure, UsageIsStatusTwo) {
 }
 
 TEST(Failure, RestartsStartAllAgain) {
-  const Folder folder;
+  const TemporaryFolder folder;
   Launch launch(shell({"--nproc-per-node", "2", "--max-restarts", "2", "--grace", "0", "--log-dir",
-                       folder.path.string(), "--tee"},
+                       folder.path().string(), "--tee"},
                       "echo start $SHARDGRAD_RESTART_COUNT port $MASTER_PORT $SHARDGRAD_TOKEN; "
                       "[ $SHARDGRAD_RESTART_COUNT = 2 ] && exit 0; " +
                           barrier(folder, "$SHARDGRAD_RESTART_COUNT") +
@@ -132,7 +132,7 @@ TEST(Failure, RestartsStartAllAgain) {
   EXPECT_TRUE(std::regex_match(own[0], first)) << own[0];
   EXPECT_NE(own[1].find("(restart 2 of 2)"), std::string::npos) << own[1];
   std::set<std::string> starts;  // the log is one file; each start has a token of its own
-  for (const std::string& line : lines_of(read_file(folder.path / "rank0.out")))
+  for (const std::string& line : lines_of(read_file(folder / "rank0.out")))
     starts.insert(line.substr(line.rfind(' ')));
   EXPECT_EQ(starts.size(), 3u) << launch.out();
 }

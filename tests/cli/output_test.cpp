@@ -47,8 +47,8 @@ TEST(Output, MuchOfItArrives) {
 }
 
 TEST(Output, LogsHoldItAndTheTerminalDoesNot) {
-  const Folder folder;
-  const std::string logs = (folder.path / "deep" / "logs").string();
+  const TemporaryFolder folder;
+  const std::string logs = folder / "deep/logs";
   const std::string script = "echo out $RANK; echo err $RANK >&2; printf rest";
   Launch launch(shell({"--nproc-per-node", "2", "--log-dir", logs}, script));
   EXPECT_EQ(launch.wait(), 0) << launch.err();
@@ -60,13 +60,13 @@ TEST(Output, LogsHoldItAndTheTerminalDoesNot) {
 }
 
 TEST(Output, TeeAndFilter) {
-  const Folder folder;
-  Launch launch(shell({"--nproc-per-node", "3", "--log-dir", folder.path.string(), "--tee",
+  const TemporaryFolder folder;
+  Launch launch(shell({"--nproc-per-node", "3", "--log-dir", folder.path().string(), "--tee",
                        "--local-ranks-filter", "2"},
                       "echo out $RANK; echo $SHARDGRAD_LOG_DIR"));
   EXPECT_EQ(launch.wait(), 0) << launch.err();
-  EXPECT_EQ(launch.out(), "[rank2] out 2\n[rank2] " + folder.path.string() + "\n");
-  EXPECT_TRUE(read_file(folder.path / "rank0.out").starts_with("out 0\n"));
+  EXPECT_EQ(launch.out(), "[rank2] out 2\n[rank2] " + folder.path().string() + "\n");
+  EXPECT_TRUE(read_file(folder / "rank0.out").starts_with("out 0\n"));
 }
 
 TEST(Output, ALogFolderThatCannotBe) {

@@ -134,9 +134,9 @@ int status_with(const std::string& err, const std::string& command) {
 }
 
 TEST(StandardError, ThatCannotBeWrittenChangesNoStatus) {
-  const Folder folder;
+  const TemporaryFolder folder;
   const std::filesystem::path before = std::filesystem::current_path();
-  std::filesystem::current_path(folder.path);
+  std::filesystem::current_path(folder.path());
   for (const char* err : {"2>/dev/full", "2>&-"}) {
     SCOPED_TRACE(err);
     EXPECT_EQ(status_with(err, "sh -c 'exit 7'"), 7);

@@ -47,11 +47,11 @@ TEST(Rendezvous, RankZeroInheritsTheListeningSocket) {
 
 TEST(Rendezvous, TwentyLaunchesAtOnceHaveTwentyPorts) {
   // All are alive until the last has started.
-  const Folder folder;
+  const TemporaryFolder folder;
   const std::string script = fmt::format(
       "[ $RANK = 0 ] && : > {0}/$MASTER_PORT; "
       "while [ $(ls {0} | wc -l) -lt 20 ]; do sleep 0.05; done; echo $MASTER_PORT",
-      folder.path.string());
+      folder.path().string());
   std::vector<std::unique_ptr<Launch>> launches;
   for (int i = 0; i < 20; ++i)
     launches.push_back(

@@ -21,55 +21,14 @@
 #include <vector>
 
 #include "dist/cli/fd.h"
+#include "tests/support/files.h"
+#include "tests/support/processes.h"
 
 namespace sg::cli {
 
-using Words = std::vector<std::string>;
-using Variables = std::map<std::string, std::string>;
+using namespace test;
 
 constexpr double kDeadline = 20;  // seconds of one run, on a loaded machine
-
-inline std::vector<std::string> lines_of(const std::string& text) {
-  std::vector<std::string> lines;
-  std::istringstream in(text);
-  for (std::string line; std::getline(in, line);) lines.push_back(line);
-  return lines;
-}
-
-inline std::string read_file(const std::filesystem::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::ostringstream out;
-  out << in.rdbuf();
-  return out.str();
-}
-
-/// Waits until f() or the deadline; what f() said last.
-inline bool eventually(const std::function<bool()>& f, double seconds = kDeadline) {
-  const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
-  while (!f()) {
-    if (std::chrono::steady_clock::now() > end) return false;
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
-  return true;
-}
-
-/// A process that is there and no zombie.
-inline bool alive(pid_t pid) {
-  const std::string stat = read_file("/proc/" + std::to_string(pid) + "/stat");
-  const std::size_t name_end = stat.rfind(')');
-  return name_end != std::string::npos && stat.size() > name_end + 2 && stat[name_end + 2] != 'Z' &&
-         stat[name_end + 2] != 'X';
-}
-
-struct Folder {
-  Folder() {
-    std::string name = (std::filesystem::temp_directory_path() / "sg_cli_XXXXXX").string();
-    if (mkdtemp(name.data()) == nullptr) throw std::runtime_error("cannot make " + name);
-    path = name;
-  }
-  ~Folder() { std::filesystem::remove_all(path); }
-  std::filesystem::path path;
-};
 
 /// One start of `shardgrad run`.
 class Launch {
@@ -80,21 +39,8 @@ class Launch {
     Pipe out = make_pipe(), err = make_pipe();
     Words words{SG_BINARY_DIR "/shardgrad", "run"};
     words.insert(words.end(), arguments.begin(), arguments.end());
-    Words environment = variables_of(variables);
-    std::vector<char*> argv, envp;
-    for (std::string& word : words) argv.push_back(word.data());
-    for (std::string& entry : environment) envp.push_back(entry.data());
-    argv.push_back(nullptr);
-    envp.push_back(nullptr);
-    pid_ = ::fork();
-    if (pid_ == 0) {
-      const int null = ::open("/dev/null", O_RDONLY);
-      ::dup2(null, 0);
-      ::dup2(out.write.get(), 1);
-      ::dup2(err.write.get(), 2);
-      ::execve(argv[0], argv.data(), envp.data());
-      ::_exit(99);
-    }
+    pid_ = start(words[0], words, environment_with(variables, of_a_job), out.write.get(),
+                 err.write.get());
     pipes_[0] = std::move(out.read);
     pipes_[1] = std::move(err.read);
   }
@@ -133,17 +79,10 @@ class Launch {
   void close_out() { pipes_[0].reset(); }
 
  private:
-  static Words variables_of(const Variables& variables) {
-    Words all;
-    for (char** entry = environ; *entry != nullptr; ++entry) {
-      const std::string text = *entry, name = text.substr(0, text.find('='));
-      static const std::set<std::string> ours{"RANK",        "WORLD_SIZE",  "LOCAL_RANK",
-                                              "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS"};
-      if (!variables.contains(name) && !ours.contains(name) && !name.starts_with("SHARDGRAD_"))
-        all.push_back(text);
-    }
-    for (const auto& [name, value] : variables) all.push_back(name + "=" + value);
-    return all;
+  static bool of_a_job(const std::string& name) {
+    static const std::set<std::string> names{"RANK",        "WORLD_SIZE",  "LOCAL_RANK",
+                                             "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS"};
+    return names.contains(name) || name.starts_with("SHARDGRAD_");
   }
 
   // True if f() holds; false at the end of both pipes, or past the deadline.

@@ -3,7 +3,6 @@
 #include "core/safetensors.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cstdlib>
 #include <cstring>
@@ -12,26 +11,19 @@
 #include <iterator>
 #include <random>
 
+#include "tests/support/files.h"
+
 namespace sg {
 namespace {
+
+using test::read_file;
 
 namespace fs = std::filesystem;
 
 const fs::path kGolden = fs::path(SG_TEST_DATA) / "safetensors.safetensors";
 
-std::string bytes_of(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
 class Safetensors : public ::testing::Test {
  protected:
-  Safetensors() {
-    std::string name = (fs::temp_directory_path() / "safetensors.XXXXXX").string();
-    folder_ = ::mkdtemp(name.data());
-  }
-  ~Safetensors() override { fs::remove_all(folder_); }
-
   // A file of `json`, behind its length or `length`, and `data` zero bytes.
   fs::path file(const std::string& json, std::size_t data, std::int64_t length = -1) const {
     const fs::path path = folder_ / "model.safetensors";
@@ -58,7 +50,7 @@ class Safetensors : public ::testing::Test {
     return "no error";
   }
 
-  fs::path folder_;
+  const test::TemporaryFolder folder_;
 };
 
 // The values of tests/golden/nn.py's counted().
@@ -122,12 +114,12 @@ TEST_F(Safetensors, ReadsWhatPyTorchWrites) {
 
 TEST_F(Safetensors, WritesTheBytesThatPyTorchWrites) {
   const char* keep = std::getenv("SG_KEEP_SAFETENSORS");
-  const fs::path path = keep != nullptr ? fs::path(keep) : folder_ / "model.safetensors";
+  const fs::path path = keep != nullptr ? std::string(keep) : folder_ / "model.safetensors";
   SafetensorsWriter writer(path, golden_tensors(), {{"format", "pt"}});
   for (const auto& d : golden_tensors()) writer.write(d.name, golden_value(d));
   EXPECT_EQ(fs::exists(path), false) << "a file that is not whole has its name already";
   writer.finish();
-  EXPECT_EQ(bytes_of(path), bytes_of(kGolden));
+  EXPECT_EQ(read_file(path), read_file(kGolden));
 }
 
 TEST_F(Safetensors, ReadsRangesAndConverts) {
@@ -230,7 +222,7 @@ TEST_F(Safetensors, WriterErrors) {
             "[safetensors] model.safetensors: \"__metadata__\" is no name for a tensor");
   EXPECT_EQ(declare({{"\xff", DType::f32, {3}}}),
             "[safetensors] model.safetensors: the header: byte 2 of the header is not UTF-8");
-  EXPECT_EQ(error([&] { SafetensorsWriter w(folder_ / "none" / "x", {}); }).substr(0, 21),
+  EXPECT_EQ(error([&] { SafetensorsWriter w(folder_ / "none/x", {}); }).substr(0, 21),
             "[safetensors] none/x.");
 }
 
@@ -422,7 +414,7 @@ std::string mutated(const std::string& good, std::mt19937& random, std::size_t h
 
 // Either it is still a header, of which every tensor lies within the data, or an Error.
 TEST_F(Safetensors, MutatedHeadersNeverDoMoreThanThrow) {
-  const std::string golden = bytes_of(kGolden);
+  const std::string golden = read_file(kGolden);
   std::uint64_t length = 0;
   std::memcpy(&length, golden.data(), 8);
   const std::string good = golden.substr(8, length);
@@ -445,7 +437,7 @@ TEST_F(Safetensors, MutatedHeadersNeverDoMoreThanThrow) {
 }
 
 TEST_F(Safetensors, MutatedFilesNeverDoMoreThanThrow) {
-  const std::string good = bytes_of(kGolden);
+  const std::string good = read_file(kGolden);
   std::mt19937 random(8);
   int refused = 0;
   for (int round = 0; round < 200; ++round) {

@@ -30,7 +30,7 @@ class Cifar10 : public ::testing::Test {
     file.put(byte);
   }
 
-  TempFolder folder_;
+  TemporaryFolder folder_;
   Splits splits_;
 };
 
@@ -54,7 +54,7 @@ TEST_F(Cifar10, TheFormatIsOneLabelThenPlanes) {
   record[1] = 10;              // red, row 0, column 0
   record[1 + 1024 + 32] = 20;  // green, row 1, column 0
   record[1 + 2048 + 1] = 30;   // blue, row 0, column 1
-  write_text(folder_ / "one.bin", record);
+  write_file(folder_ / "one.bin", record);
   const Dataset set = read_cifar10_file(folder_ / "one.bin");
   ASSERT_EQ(set.size(), 1);
   EXPECT_EQ(set.labels[0], 7);
@@ -64,10 +64,10 @@ TEST_F(Cifar10, TheFormatIsOneLabelThenPlanes) {
 }
 
 TEST_F(Cifar10, AcceptsTheParentFolderAndATrailingSlash) {
-  const TempFolder parent;
+  const TemporaryFolder parent;
   fs::copy(folder_.path(), parent / "cifar-10-batches-bin");
   EXPECT_EQ(cifar10(parent.path()).train->labels, splits_.train->labels);
-  EXPECT_EQ(cifar10(parent.path() + "/").test->images, splits_.test->images);
+  EXPECT_EQ(cifar10(parent.string() + "/").test->images, splits_.test->images);
 }
 
 TEST_F(Cifar10, ClassNamesAreOptional) {
@@ -76,14 +76,14 @@ TEST_F(Cifar10, ClassNamesAreOptional) {
   EXPECT_EQ(cifar10_classes()[0], "airplane");
   EXPECT_EQ(cifar10_classes()[9], "truck");
   // The published file ends with an empty line; Windows line ends do no harm.
-  write_text(folder_ / "batches.meta.txt", "a\r\nb\nc\nd\ne\nf\ng\nh\ni\nj k\n\n");
+  write_file(folder_ / "batches.meta.txt", "a\r\nb\nc\nd\ne\nf\ng\nh\ni\nj k\n\n");
   const auto names = cifar10(folder_.path()).test->classes;
   EXPECT_EQ(names[0], "a");
   EXPECT_EQ(names[9], "j k");
 }
 
 TEST_F(Cifar10, WrongCountOfClassNames) {
-  write_text(folder_ / "batches.meta.txt", "airplane\nbird\n");
+  write_file(folder_ / "batches.meta.txt", "airplane\nbird\n");
   EXPECT_EQ(read_error(),
             "[cifar10] " + folder_ / "batches.meta.txt" +
                 ": 2 class names, expected 10 (one a line); mend the file or delete it, it is "
@@ -146,10 +146,10 @@ TEST_F(Cifar10, MissingFile) {
 }
 
 TEST(Cifar10Folder, WithoutFilesListsWhatWasLookedFor) {
-  const TempFolder empty;
+  const TemporaryFolder empty;
   EXPECT_EQ(
       error_of([&] { cifar10(empty.path()); }),
-      "[cifar10] no data in " + empty.path() +
+      "[cifar10] no data in " + empty.string() +
           ": looked for data_batch_1.bin ... data_batch_5.bin and test_batch.bin there and in " +
           empty / "cifar-10-batches-bin" + "; " + kGet);
   fs::create_directory(empty / "cifar-10-batches-py");
@@ -157,16 +157,16 @@ TEST(Cifar10Folder, WithoutFilesListsWhatWasLookedFor) {
 }
 
 TEST(Cifar10Folder, MustBeAFolder) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   EXPECT_EQ(error_of([&] { cifar10(folder / "nothing"); }),
             "[cifar10] no folder " + folder / "nothing" + "; " + kGet);
-  write_text(folder / "file", "x");
+  write_file(folder / "file", "x");
   expect_contains(error_of([&] { cifar10(folder / "file"); }),
                   folder / "file" + " is not a folder");
 }
 
 TEST(Cifar10Write, RefusesWhatTheFormatCannotHold) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   const Splits seven = synthetic({.train = 7, .test = 1, .seed = 0});
   EXPECT_EQ(error_of([&] { write_cifar10(folder.path(), seven); }),
             "[cifar10] 7 training and 1 test images cannot be written as five equal files and one; "

@@ -24,9 +24,9 @@ bool has(const std::string& program) {
 }
 
 /// Output of a shell command, without the last line end.
-std::string output_of(const std::string& command, const TempFolder& folder) {
+std::string output_of(const std::string& command, const TemporaryFolder& folder) {
   shell(command + " > " + folder / "output");
-  std::string text = read_text(folder / "output");
+  std::string text = read_file(folder / "output");
   while (!text.empty() && text.back() == '\n') text.pop_back();
   return text;
 }
@@ -48,11 +48,11 @@ class Download : public ::testing::Test {
                   synthetic({.train = 5 * kRecords, .test = kRecords, .seed = 1}));
     fs::create_directory(folder_ / "served");
     pack("made", "good.tar.gz");
-    const std::string good = read_text(served("good.tar.gz"));
-    write_text(served("short.tar.gz"), good.substr(0, good.size() - 100));
+    const std::string good = read_file(served("good.tar.gz"));
+    write_file(served("short.tar.gz"), good.substr(0, good.size() - 100));
     std::string changed = good;
     changed[changed.size() / 2] = static_cast<char>(changed[changed.size() / 2] ^ 1);
-    write_text(served("changed.tar.gz"), changed);
+    write_file(served("changed.tar.gz"), changed);
     fs::copy(folder_ / "made", folder_ / "cut", fs::copy_options::recursive);
     fs::resize_file(folder_ / "cut/cifar-10-batches-bin/data_batch_2.bin", 5000);
     pack("cut", "cut.tar.gz");
@@ -63,13 +63,13 @@ class Download : public ::testing::Test {
           folder_ / "pid");
     for (int i = 0; i < 2000 && port_.empty(); ++i) {
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
-      const std::string log = read_text(folder_ / "log"), mark = "port ";
+      const std::string log = read_file(folder_ / "log"), mark = "port ";
       const auto at = log.find(mark);
       if (at == std::string::npos) continue;
       const auto begin = at + mark.size(), end = log.find_first_not_of("0123456789", begin);
       if (end != std::string::npos) port_ = log.substr(begin, end - begin);
     }
-    ASSERT_FALSE(port_.empty()) << "the file server did not start: " << read_text(folder_ / "log");
+    ASSERT_FALSE(port_.empty()) << "the file server did not start: " << read_file(folder_ / "log");
   }
   void TearDown() override { stop_server(); }
 
@@ -97,8 +97,8 @@ class Download : public ::testing::Test {
     const int status = shell("no_proxy=127.0.0.1 NO_PROXY=127.0.0.1 bash " SG_SOURCE_DIR
                              "/data/download_cifar10.sh " +
                              arguments + " > " + folder_ / "out" + " 2> " + folder_ / "err");
-    out_ = read_text(folder_ / "out");
-    err_ = read_text(folder_ / "err");
+    out_ = read_file(folder_ / "out");
+    err_ = read_file(folder_ / "err");
     return status;
   }
   /// Nothing but an empty folder is left after a failure.
@@ -106,7 +106,7 @@ class Download : public ::testing::Test {
     EXPECT_TRUE(!fs::exists(folder_ / "data") || fs::is_empty(folder_ / "data"));
   }
 
-  TempFolder folder_;
+  TemporaryFolder folder_;
   std::string port_, out_, err_;
 };
 
@@ -128,7 +128,7 @@ TEST_F(Download, GoodArchiveIsUnpackedAndReadable) {
 
 TEST_F(Download, KeepsTheArchiveWhenAsked) {
   ASSERT_EQ(download("good.tar.gz", "good.tar.gz", "--keep"), 0) << err_;
-  EXPECT_EQ(read_text(folder_ / "data/cifar-10-binary.tar.gz"), read_text(served("good.tar.gz")));
+  EXPECT_EQ(read_file(folder_ / "data/cifar-10-binary.tar.gz"), read_file(served("good.tar.gz")));
 }
 
 TEST_F(Download, WrongChecksumIsNotUnpacked) {

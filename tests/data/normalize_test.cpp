@@ -22,7 +22,7 @@ std::vector<std::uint8_t> all_bytes() {
 }
 
 TEST(Normalize, HasPyTorchsBits) {
-  const std::string golden = read_text(SG_TEST_DATA "/normalize.bin");
+  const std::string golden = read_file(SG_TEST_DATA "/normalize.bin");
   ASSERT_EQ(golden.size(), 4u * 256u * (4 + 8));
   std::vector<float> f32(256);
   std::vector<double> f64(256);

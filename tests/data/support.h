@@ -15,50 +15,15 @@
 #include "core/check.h"
 #include "core/rng.h"
 #include "data/dataset.h"
+#include "tests/support/files.h"
+#include "tests/support/testing.h"
 
 namespace sg::data {
 
-/// A fresh folder that is deleted at the end.
-class TempFolder {
- public:
-  TempFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "shardgrad-XXXXXX").string();
-    if (mkdtemp(name.data()) == nullptr) fail("cannot make a folder like {}", name);
-    path_ = name;
-  }
-  ~TempFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  TempFolder(const TempFolder&) = delete;
-  TempFolder& operator=(const TempFolder&) = delete;
-  std::string path() const { return path_.string(); }
-  std::string operator/(const std::string& name) const { return (path_ / name).string(); }
-
- private:
-  std::filesystem::path path_;
-};
-
-inline std::string read_text(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-inline void write_text(const std::string& path, const std::string& text) {
-  std::ofstream(path, std::ios::binary) << text;
-}
-
-/// The text of the sg::Error that `f` throws; fails the test if it throws none.
-template <class F>
-std::string error_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  ADD_FAILURE() << "no sg::Error was thrown";
-  return "";
-}
+using test::error_of;
+using test::read_file;
+using test::TemporaryFolder;
+using test::write_file;
 
 inline void expect_contains(const std::string& text, const std::string& part) {
   EXPECT_NE(text.find(part), std::string::npos) << "'" << part << "' is not in: " << text;

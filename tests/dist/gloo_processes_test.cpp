@@ -19,12 +19,14 @@
 #include "dist/job.h"
 #include "dist/processes/store_socket.h"
 #include "dist/processes/token_file.h"
+#include "tests/support/files.h"
+#include "tests/support/processes.h"
 
 namespace sg::dist {
 namespace {
 
 namespace fs = std::filesystem;
-using Variables = std::map<std::string, std::string>;
+using test::Variables;
 
 void exchange_once(Rank&) {
   const std::uint64_t mine[] = {7};
@@ -51,29 +53,16 @@ class Member {
  public:
   Member(const fs::path& folder, const Variables& variables) : log_(folder.string() + ".log") {
     log_ += std::to_string(counter()++);
-    std::vector<std::string> words{"dist_test", "--gtest_filter=GlooMember.DISABLED_Runs",
-                                   "--gtest_also_run_disabled_tests"};
     Variables all = variables;
     all["XDG_RUNTIME_DIR"] = folder.string();
-    std::vector<std::string> environment;
-    for (char** entry = environ; *entry != nullptr; ++entry) {
-      const std::string name = std::string(*entry).substr(0, std::string(*entry).find('='));
-      if (!all.contains(name) && !name.starts_with("SHARDGRAD_")) environment.push_back(*entry);
-    }
-    for (const auto& [name, value] : all) environment.push_back(name + "=" + value);
-    std::vector<char*> argv, envp;
-    for (std::string& word : words) argv.push_back(word.data());
-    for (std::string& entry : environment) envp.push_back(entry.data());
-    argv.push_back(nullptr);
-    envp.push_back(nullptr);
-    pid_ = ::fork();
-    if (pid_ == 0) {
-      const int out = ::open(log_.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
-      ::dup2(out, 1);
-      ::dup2(out, 2);
-      ::execve("/proc/self/exe", argv.data(), envp.data());
-      ::_exit(99);
-    }
+    const int log = ::open(log_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    pid_ = test::start(
+        "/proc/self/exe",
+        {"dist_test", "--gtest_filter=GlooMember.DISABLED_Runs", "--gtest_also_run_disabled_tests"},
+        test::environment_with(all,
+                               [](const auto& name) { return name.starts_with("SHARDGRAD_"); }),
+        log, log);
+    ::close(log);
   }
   ~Member() {
     if (!ended_) {
@@ -90,18 +79,14 @@ class Member {
       int raw = 0;
       if (::waitpid(pid_, &raw, WNOHANG) == pid_) {
         ended_ = true;
-        status_ = WIFEXITED(raw) ? WEXITSTATUS(raw) : 128 + WTERMSIG(raw);
+        status_ = test::exit_status(raw);
       } else {
         sleep_ms(10);
       }
     }
     return status_;
   }
-  std::string said() const {
-    std::ostringstream text;
-    text << std::ifstream(log_).rdbuf();
-    return text.str();
-  }
+  std::string said() const { return test::read_file(log_); }
 
  private:
   static int& counter() {
@@ -117,9 +102,6 @@ class Member {
 class GlooProcesses : public testing::Test {
  protected:
   GlooProcesses() {
-    std::string name = (fs::temp_directory_path() / "sg_token_XXXXXX").string();
-    if (mkdtemp(name.data()) == nullptr) throw std::runtime_error("cannot make " + name);
-    folder = name;
     store::Socket free = store::listen_on("127.0.0.1", 0);
     port = store::own_port(free.fd());
     const char* before = std::getenv("XDG_RUNTIME_DIR");
@@ -131,7 +113,6 @@ class GlooProcesses : public testing::Test {
       ::unsetenv("XDG_RUNTIME_DIR");
     else
       ::setenv("XDG_RUNTIME_DIR", before_.c_str(), 1);
-    fs::remove_all(folder);
   }
   Variables rank(int r, const Variables& more = {}) const {
     Variables all{{"RANK", std::to_string(r)},
@@ -147,7 +128,8 @@ class GlooProcesses : public testing::Test {
     return !no_file();
   }
 
-  fs::path folder;
+  const test::TemporaryFolder temporary;
+  const fs::path folder = temporary.path();
   int port;
 
  private:

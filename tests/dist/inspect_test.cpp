@@ -11,24 +11,6 @@
 namespace sg::dist {
 namespace {
 
-class Folder {
- public:
-  Folder() {
-    std::string name = (std::filesystem::temp_directory_path() / "dist.XXXXXX").string();
-    path_ = ::mkdtemp(name.data());
-  }
-  ~Folder() { std::filesystem::remove_all(path_); }
-  std::string operator/(const std::string& name) const { return (path_ / name).string(); }
-
- private:
-  std::filesystem::path path_;
-};
-
-std::string contents_of(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
 LaunchOptions launch() { return {.threads = 1, .seed = 3, .deadline = milliseconds(20'000)}; }
 
 void step_of(Engine& engine, const TestNet& net, std::int64_t step) {
@@ -184,7 +166,7 @@ TEST_P(Inspection, GradientsMayBeReadBeforeAndAfterTheStep) {
 // ---- weights
 
 TEST_P(Inspection, SavedFilesAreThoseOfAPlainModule) {
-  const Folder folder;
+  const test::TemporaryFolder folder;
   for (const TestNet& net : test_nets()) {
     launch_ranks(
         ranks(),
@@ -194,12 +176,12 @@ TEST_P(Inspection, SavedFilesAreThoseOfAPlainModule) {
           engine->save_weights(folder / "engine");
         },
         launch());
-    EXPECT_EQ(contents_of(folder / "engine"), contents_of(folder / "plain")) << net.name;
+    EXPECT_EQ(test::read_file(folder / "engine"), test::read_file(folder / "plain")) << net.name;
   }
 }
 
 TEST_P(Inspection, WeightsMoveBetweenPlansAndNumbersOfRanks) {
-  const Folder folder;
+  const test::TemporaryFolder folder;
   for (const TestNet& net : test_nets()) {
     std::map<std::string, std::vector<double>> trained;
     launch_ranks(
@@ -247,7 +229,7 @@ TEST_P(Inspection, WeightsMoveBetweenPlansAndNumbersOfRanks) {
 }
 
 TEST_P(Inspection, FilesThatDoNotFitChangeNothing) {
-  const Folder folder;
+  const test::TemporaryFolder folder;
   nn::save_weights(*test_net("mlp").make(), folder / "mlp");
   nn::save_weights(nn::sequential(nn::Linear(7, 13), nn::ReLU(), nn::Linear(13, 6, false),
                                   nn::Tanh(), nn::Linear(5, 3, false), nn::Linear(2, 2)),
@@ -334,7 +316,7 @@ TEST_P(Inspection, BuffersBecomeTheirMean) {
 
 TEST(Inspection, ByOneRankAloneIsAnErrorNotAHang) {
   using Call = std::function<void(Engine&)>;
-  const Folder folder;
+  const test::TemporaryFolder folder;
   const std::pair<const char*, Call> calls[] = {
       {"full_parameter", [](Engine& e) { e.full_parameter("0.weight"); }},
       {"full_gradient", [](Engine& e) { e.full_gradient("0.weight"); }},

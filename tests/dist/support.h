@@ -14,22 +14,16 @@
 #include <vector>
 
 #include "core/tensor.h"
+#include "dist/arrows.h"
 #include "dist/comm/threads.h"
 #include "dist/launch.h"
+#include "tests/support/testing.h"
 
 namespace sg::dist {
 
 using std::chrono::milliseconds;
 
-/// The text of the exception that f throws, or "no error".
-inline std::string error_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const std::exception& e) {
-    return e.what();
-  }
-  return "no error";
-}
+using test::error_of;
 
 #define EXPECT_HAS(text, part) EXPECT_PRED_FORMAT2(::sg::dist::has, text, part)
 
@@ -116,5 +110,21 @@ template <class T>
 std::vector<BitsOf<T>> bits_of(const Tensor& t) {
   return bits_of(t.to_vector<T>());
 }
+
+/// An all-gather: in round k rank r takes s + 10 k from rank s.
+struct Round {
+  Tensor mine, full;
+  Ready<Tensor> operation;
+  static Round start(Comm& comm, int k) {
+    Round round{Tensor::full({64}, comm.rank() + 10 * k), Tensor::empty({64 * comm.size()}), {}};
+    round.operation = start_all_gather(comm, k, round.mine, round.full);
+    return round;
+  }
+  void check(int k) const {
+    const std::vector<float> values = full.to_vector<float>();
+    for (std::size_t r = 0; r < values.size() / 64; ++r)
+      ASSERT_EQ(values[r * 64], static_cast<float>(r) + static_cast<float>(10 * k));
+  }
+};
 
 }  // namespace sg::dist

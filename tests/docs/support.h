@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "tests/support/files.h"
+
 namespace sg::docs {
 
 inline std::filesystem::path root() { return SG_SOURCE_DIR; }
@@ -21,23 +23,19 @@ inline std::string read(const std::filesystem::path& path) {
   return out.str();
 }
 
-inline std::vector<std::string> lines_of(const std::string& text) {
-  std::vector<std::string> lines;
-  std::istringstream in(text);
-  for (std::string line; std::getline(in, line);) lines.push_back(line);
-  return lines;
-}
+using test::lines_of;
 
 /// README.md and docs/*.md, relative to the root.
 inline std::vector<std::string> pages() {
   std::vector<std::string> names{"README.md"};
   for (const auto& entry : std::filesystem::directory_iterator(root() / "docs"))
-    if (entry.path().extension() == ".md") names.push_back("docs/" + entry.path().filename().string());
+    if (entry.path().extension() == ".md")
+      names.push_back("docs/" + entry.path().filename().string());
   return names;
 }
 
-/// A fenced block. `marker` is the text of an HTML comment in the line before it: "from FILE" (a part of that file, at
-/// any indentation), "whole FILE", or "output NAME" (what a test produces).
+/// A fenced block. `marker` is the text of an HTML comment in the line before it: "from FILE" (a
+/// part of that file, at any indentation), "whole FILE", or "output NAME" (what a test produces).
 struct Block {
   std::string language, marker;
   int line = 0;  ///< of the opening fence, from 1
@@ -58,7 +56,8 @@ inline std::vector<Block> blocks_of(const std::string& page) {
     if (line.starts_with("```")) {
       inside = !inside;
       if (!inside) continue;
-      Block block{.language = line.substr(3), .marker = {}, .line = static_cast<int>(i) + 1, .lines = {}};
+      Block block{
+          .language = line.substr(3), .marker = {}, .line = static_cast<int>(i) + 1, .lines = {}};
       if (i > 0 && lines[i - 1].starts_with("<!-- ") && lines[i - 1].ends_with(" -->"))
         block.marker = lines[i - 1].substr(5, lines[i - 1].size() - 9);
       blocks.push_back(std::move(block));
@@ -92,7 +91,8 @@ inline std::string quoted_output(const std::string& page, const std::string& nam
   return "";
 }
 
-/// `part` is found in `lines`, one after the other, all shifted by one indentation (blank lines by none).
+/// `part` is found in `lines`, one after the other, all shifted by one indentation (blank lines by
+/// none).
 inline bool contains(const std::vector<std::string>& lines, const std::vector<std::string>& part) {
   if (part.empty()) return false;
   for (std::size_t start = 0; start + part.size() <= lines.size(); ++start) {

@@ -4,9 +4,10 @@
 #include <fmt/format.h>
 
 #include <cstdlib>
-#include <fstream>
 
 #include "tests/examples/support.h"
+#include "tests/support/files.h"
+#include "tests/support/processes.h"
 
 namespace sg::test {
 
@@ -23,11 +24,6 @@ struct Launcher {
   const char* options;  ///< {} is n
 };
 
-inline std::string whole_file(const fs::path& file) {
-  std::ifstream in(file);
-  return std::string(std::istreambuf_iterator<char>(in), {});
-}
-
 inline bool installed(const std::string& command) {
   return std::system(("command -v " + command + " >/dev/null 2>&1").c_str()) == 0;
 }
@@ -39,7 +35,7 @@ inline Outcome shell(const std::string& command) {
                                              command, out.string(), err.string())
                                      .c_str());
   const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-  return {code, whole_file(out), whole_file(err)};
+  return {code, read_file(out), read_file(err)};
 }
 
 inline std::string launch(const Launcher& l, int n) {

@@ -14,6 +14,8 @@
 
 #include "data/cifar10.h"
 #include "data/synthetic.h"
+#include "tests/support/files.h"
+#include "tests/support/processes.h"
 
 namespace sg::test {
 namespace {
@@ -23,40 +25,17 @@ namespace fs = std::filesystem;
 // Far beyond what any of these runs takes, sanitizers included.
 constexpr std::chrono::seconds kDeadline{200};
 
-std::string read_text(const fs::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  std::ostringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
-
 int open_new(const fs::path& file) {
   return ::open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 }
 
 /// Starts `command`, a program of ours and its arguments; its id.
-int start(const std::string& command, int out, int err) {
-  std::vector<std::string> words;
-  std::istringstream stream(std::string(SG_BINARY_DIR) + "/" + command);
+pid_t start_program(const std::string& command, int out, int err) {
+  Words words;
+  std::istringstream stream(command);
   for (std::string word; stream >> word;) words.push_back(word);
-  std::vector<char*> argv;
-  for (std::string& word : words) argv.push_back(word.data());
-  argv.push_back(nullptr);
-  const int in = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
-  const int pid = fork();
-  if (pid == 0) {
-    dup2(in, STDIN_FILENO);
-    dup2(out, STDOUT_FILENO);
-    dup2(err, STDERR_FILENO);
-    execv(argv[0], argv.data());
-    _exit(127);
-  }
-  ::close(in);
-  return pid;
-}
-
-int exit_status(int status) {
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  return start(std::string(SG_BINARY_DIR) + "/" + words.at(0), words, environment_with({}), out,
+               err);
 }
 
 fs::path process_folder() {
@@ -86,7 +65,7 @@ Process::Process(const std::string& program, const std::string& arguments)
   out_ = process_folder() / fmt::format("{}.out", number);
   err_ = process_folder() / fmt::format("{}.err", number);
   const int out = open_new(out_), err = open_new(err_);
-  pid_ = start(command_, out, err);
+  pid_ = start_program(command_, out, err);
   ::close(out);
   ::close(err);
 }
@@ -97,8 +76,8 @@ Process::~Process() {
   waitpid(pid_, nullptr, 0);
 }
 
-std::string Process::out() const { return read_text(out_); }
-std::string Process::err() const { return read_text(err_); }
+std::string Process::out() const { return read_file(out_); }
+std::string Process::err() const { return read_file(err_); }
 
 void Process::signal(int number) const { kill(pid_, number); }
 
@@ -115,7 +94,7 @@ Outcome Process::wait() {
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }
   pid_ = -1;
-  return {exit_status(status), read_text(out_), read_text(err_)};
+  return {exit_status(status), read_file(out_), read_file(err_)};
 }
 
 Outcome run(const std::string& program, const std::string& arguments) {
@@ -134,7 +113,7 @@ Outcome run_in_terminal(const std::string& program, const std::string& arguments
   const int terminal = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
   EXPECT_TRUE(terminal >= 0 && grantpt(terminal) == 0 && unlockpt(terminal) == 0);
   const int inside = ::open(ptsname(terminal), O_RDWR | O_NOCTTY | O_CLOEXEC);
-  const int pid = start(program + " " + arguments, inside, inside);
+  const pid_t pid = start_program(program + " " + arguments, inside, inside);
   ::close(inside);
   Outcome outcome;
   char buffer[4096];

@@ -10,6 +10,7 @@
 
 #include "core/safetensors.h"
 #include "tests/examples/support.h"
+#include "tests/support/files.h"
 
 namespace sg::test {
 namespace {
@@ -20,11 +21,6 @@ using nlohmann::json;
 int occurrences(const std::string& text, const std::string& pattern) {
   const std::regex regex(pattern);
   return static_cast<int>(std::distance(std::sregex_iterator(text.begin(), text.end(), regex), {}));
-}
-
-std::string file_bytes(const fs::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
 }
 
 TEST(Linear, PrintsTenLossesThatFallAndAreEqualUnderEveryPlan) {
@@ -187,7 +183,7 @@ TEST(Cifar, WeightsGoOutAndInAgain) {
   // Steps 0 writes the initial weights, whatever the plan.
   good("--steps 0 --save-weights " + first);
   good("--steps 0 --ranks 3 --plan zero3 --save-weights " + second);
-  EXPECT_EQ(file_bytes(first), file_bytes(second));
+  EXPECT_EQ(read_file(first), read_file(second));
   const SafetensorsFile file(first);
   ASSERT_EQ(file.entries().size(), 10u);
   EXPECT_EQ(file.entry("conv2.weight").shape, (Shape{16, 6, 5, 5}));
@@ -203,7 +199,7 @@ TEST(Cifar, WeightsGoOutAndInAgain) {
   // The weights after training are those of every plan.
   good("--steps 3 --ranks 2 --plan ddp --save-weights " + first);
   good("--steps 3 --ranks 2 --plan zero3 --save-weights " + second);
-  EXPECT_EQ(file_bytes(first), file_bytes(second));
+  EXPECT_EQ(read_file(first), read_file(second));
 }
 
 TEST(Cifar, OneRankTimesFourEqualsFourRanksTimesOne) {

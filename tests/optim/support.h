@@ -13,19 +13,11 @@
 #include "optim/adam.h"
 #include "optim/optimizer.h"
 #include "optim/sgd.h"
+#include "tests/support/testing.h"
 
 namespace sg::optim {
 
-/// The text of the sg::Error that f throws; "" if it throws none.
-template <class F>
-std::string error_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
+using test::error_of;
 
 /// A parameter with its gradient and states, all random; states not negative, as Adam's second has
 /// to be.

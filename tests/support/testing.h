@@ -14,7 +14,7 @@ namespace sg::test {
 inline constexpr double kInfinity = std::numeric_limits<double>::infinity();
 inline constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
-/// The text of the Error that f throws, or "no error".
+/// The text of the exception that f throws, or "no error".
 std::string error_of(const std::function<void()>& f);
 
 /// Fixed pseudo-random values in [low, high), a function of shape and seed; floating dtypes.
