@@ -4,17 +4,20 @@
 #include <gloo/transport/tcp/device.h>
 #include <gloo/transport/unbound_buffer.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "core/check.h"
-#include "core/tensor.h"
 #include "dist/processes/mesh.h"
+#include "dist/processes/message.h"
 #include "dist/processes/sigpipe.h"
 #include "dist/processes/watchdog.h"
 
@@ -28,44 +31,6 @@ using std::chrono::milliseconds;
 constexpr milliseconds kForever = std::chrono::hours(24 * 365);
 constexpr milliseconds kVerdict{1500};  // how long the store may take to tell who died
 constexpr milliseconds kGlance{5};      // for a look at what may have come
-
-// What goes first, in the byte order of the hosts: all ranks run one program.
-struct Header {
-  static constexpr std::size_t kText = 32, kInline = 448;
-  std::uint64_t sequence;
-  std::int64_t count, bytes;
-  std::int32_t unit;
-  std::uint8_t dtype;
-  char op[kText], unit_name[UnitLabel::kName];
-  alignas(64) char data[kInline];  // of any type
-};
-static_assert(sizeof(Header) == 576);
-
-bool is_inline(std::int64_t bytes) { return bytes <= static_cast<std::int64_t>(Header::kInline); }
-
-Header header_of(const Posting& p) {
-  Header h{};
-  h.sequence = p.sequence;
-  h.count = p.count;
-  h.bytes = p.bytes;
-  h.unit = p.unit.index;
-  h.dtype = static_cast<std::uint8_t>(p.dtype);
-  std::strncpy(h.op, p.op, Header::kText - 1);
-  std::memcpy(h.unit_name, p.unit.name, UnitLabel::kName);
-  return h;
-}
-
-// The posting that a header speaks of, for messages; `op` lives as long as the header.
-Posting posting_of(Header& h) {
-  h.op[Header::kText - 1] = h.unit_name[UnitLabel::kName - 1] = '\0';
-  const bool known = h.dtype <= static_cast<std::uint8_t>(DType::u8);
-  return {.op = h.op,
-          .unit = {h.unit, h.unit_name},
-          .dtype = known ? static_cast<DType>(h.dtype) : DType::u8,
-          .count = h.count,
-          .sequence = h.sequence,
-          .bytes = h.bytes};
-}
 
 }  // namespace
 
@@ -105,6 +70,7 @@ class GlooTransport::Impl {
     watchdog_->interrupt();
     context_->closeConnections();
     collectives_.clear();
+    next_ = {};
     context_.reset();
     watchdog_.reset();
   }
@@ -117,12 +83,10 @@ class GlooTransport::Impl {
     auto entry = std::make_unique<Collective>();
     Collective& c = *entry;
     c.posting = posting;
-    const std::size_t peers = Index(size_);
-    c.sent.assign(peers, header_of(posting));
-    c.received.resize(peers);
-    c.checked.assign(peers, false);
-    c.out = context_->createUnboundBuffer(c.sent.data(), peers * sizeof(Header));
-    c.in.resize(peers);
+    c.incoming = await_messages(posting.sequence);
+    c.checked.assign(Index(size_), false);
+    c.sent = messages();
+    c.out.resize(Index(size_));
     const bool follows = !is_inline(posting.bytes);
     if (follows) {
       c.data = context_->createUnboundBuffer(
@@ -135,19 +99,23 @@ class GlooTransport::Impl {
     }
     for (int k = 1; k < size_; ++k) {
       const int peer = (rank_ + k) % size_;
-      const std::size_t p = Index(peer);
-      if (posting.bytes > 0 && !follows)
-        std::memcpy(c.sent[p].data, posting.data + peer * posting.stride,
-                    static_cast<std::size_t>(posting.bytes));
-      c.in[p] = context_->createUnboundBuffer(&c.received[p], sizeof(Header));
+      new (c.sent.of(peer)) Header(posting);
+      std::size_t bytes = sizeof(Header);
+      if (posting.bytes > 0 && !follows) {
+        std::memcpy(c.sent.data(peer), posting.data + peer * posting.stride,
+                    Index64(posting.bytes));
+        bytes += Index64(posting.bytes);
+      }
+      auto& out = c.out[Index(peer)] = context_->createUnboundBuffer(c.sent.of(peer), bytes);
       guarded(posting, peer, [&] {
-        c.in[p]->recv(peer, slot_of(posting, 0));
-        c.out->send(peer, slot_of(posting, 0), p * sizeof(Header), sizeof(Header));
+        if (!c.incoming.error.empty()) throw ::gloo::IoException(c.incoming.error);
+        out->send(peer, slot_of(posting.sequence, 0));
         if (follows)
-          c.data->send(peer, slot_of(posting, 1), Index64(peer * posting.stride),
+          c.data->send(peer, slot_of(posting.sequence, 1), Index64(peer * posting.stride),
                        Index64(posting.bytes));
       });
     }
+    next_ = await_messages(posting.sequence + 1);
     const std::lock_guard lock(mutex_);
     collectives_.emplace(posting.sequence, std::move(entry));
   }
@@ -155,7 +123,7 @@ class GlooTransport::Impl {
   const char* view(const Posting& mine, int peer) {
     Collective& c = at(mine.sequence);
     check_header(c, peer);
-    if (is_inline(mine.bytes)) return c.received[Index(peer)].data;
+    if (is_inline(mine.bytes)) return c.incoming.messages.data(peer);
     SG_CHECK(c.scratch.defined(), "[{}] what is posted to be copied cannot be viewed", mine.op);
     const std::int64_t place = peer < rank_ ? peer : peer - 1;
     char* to = static_cast<char*>(c.scratch.raw_data()) + place * mine.bytes;
@@ -168,7 +136,7 @@ class GlooTransport::Impl {
     check_header(c, peer);
     if (mine.bytes == 0) return;
     if (is_inline(mine.bytes))
-      std::memcpy(to, c.received[Index(peer)].data, static_cast<std::size_t>(mine.bytes));
+      std::memcpy(to, c.incoming.messages.data(peer), Index64(mine.bytes));
     else
       receive(c, peer, to);
   }
@@ -182,9 +150,16 @@ class GlooTransport::Impl {
     }();
     if (it == collectives_.end()) return;
     Collective& c = *it->second;
-    for (Buffer* buffer : {c.out.get(), c.data.get()})
-      for (int k = 1; buffer != nullptr && k < size_; ++k)
-        wait(c.posting, -1, *buffer, [&] { return buffer->waitSend(kForever); });
+    const auto sent = [&](Buffer& b) {
+      wait(c.posting, -1, b, [&] { return b.waitSend(kForever); });
+    };
+    for (const auto& out : c.out)
+      if (out != nullptr) sent(*out);
+    for (int k = 1; c.data != nullptr && k < size_; ++k) sent(*c.data);
+    // A collective that nobody finished may still receive.
+    if (std::count(c.checked.begin(), c.checked.end(), true) == size_ - 1)
+      spare_.push_back(std::move(c.incoming.messages));
+    spare_.push_back(std::move(c.sent));
     const std::lock_guard lock(mutex_);
     collectives_.erase(it);
   }
@@ -204,19 +179,54 @@ class GlooTransport::Impl {
   int size() const { return size_; }
 
  private:
+  // Where the peers' messages of one collective arrive.
+  struct Incoming {
+    std::uint64_t sequence = ~std::uint64_t{0};
+    Messages messages;
+    std::vector<std::unique_ptr<Buffer>> buffers;  // one a peer
+    std::string error;                             // why some will never come
+  };
   struct Collective {
     Posting posting;
-    std::vector<Header> sent, received;  // one a peer
-    std::vector<char> checked;
-    std::unique_ptr<Buffer> out, data;
-    std::vector<std::unique_ptr<Buffer>> in;
+    Incoming incoming;
+    std::vector<char> checked;  // a peer's message has come and was looked at
+    Messages sent;
+    std::vector<std::unique_ptr<Buffer>> out;  // one a peer
+    std::unique_ptr<Buffer> data;              // what follows the messages
     Tensor scratch;
   };
 
   static std::size_t Index(int i) { return static_cast<std::size_t>(i); }
   static std::size_t Index64(std::int64_t i) { return static_cast<std::size_t>(i); }
-  static std::uint64_t slot_of(const Posting& p, std::uint64_t part) {
-    return 2 * p.sequence + part;
+  static std::uint64_t slot_of(std::uint64_t sequence, std::uint64_t part) {
+    return 2 * sequence + part;
+  }
+  bool is_inline(std::int64_t bytes) const { return bytes <= Messages::most_inline(size_); }
+
+  Messages messages() {
+    if (spare_.empty()) return {rank_, size_};
+    Messages reused = std::move(spare_.back());
+    spare_.pop_back();
+    return reused;
+  }
+
+  // Those of the next collective are awaited before it begins: a peer's message then leaves at
+  // once, instead of after an announcement and an answer.
+  Incoming await_messages(std::uint64_t sequence) {
+    if (next_.sequence == sequence) return std::exchange(next_, {});
+    Incoming incoming{.sequence = sequence, .messages = messages(), .buffers = {}, .error = {}};
+    incoming.buffers.resize(Index(size_));
+    for (int peer = 0; peer < size_; ++peer) {
+      if (peer == rank_) continue;
+      auto& buffer = incoming.buffers[Index(peer)];
+      buffer = context_->createUnboundBuffer(incoming.messages.of(peer), incoming.messages.room());
+      try {
+        buffer->recv(peer, slot_of(sequence, 0));
+      } catch (const ::gloo::Exception& error) {  // a peer has gone: told if there is a next one
+        incoming.error = error.what();
+      }
+    }
+    return incoming;
   }
 
   Collective& at(std::uint64_t sequence) {
@@ -227,9 +237,10 @@ class GlooTransport::Impl {
   void check_header(Collective& c, int peer) {
     const std::size_t p = Index(peer);
     if (c.checked[p]) return;
-    wait(c.posting, peer, *c.in[p], [&] { return c.in[p]->waitRecv(kForever); });
+    Buffer& buffer = *c.incoming.buffers[p];
+    wait(c.posting, peer, buffer, [&] { return buffer.waitRecv(kForever); });
     c.checked[p] = true;
-    const Posting theirs = posting_of(c.received[p]);
+    const Posting theirs = c.incoming.messages.header(peer).posting();
     {
       const std::lock_guard lock(mutex_);
       last_[p] = describe(theirs);
@@ -241,7 +252,7 @@ class GlooTransport::Impl {
     const NoSigpipe quiet;  // a receive tells the peer that there is room
     const auto buffer =
         context_->createUnboundBuffer(to, static_cast<std::size_t>(c.posting.bytes));
-    guarded(c.posting, peer, [&] { buffer->recv(peer, slot_of(c.posting, 1)); });
+    guarded(c.posting, peer, [&] { buffer->recv(peer, slot_of(c.posting.sequence, 1)); });
     wait(c.posting, peer, *buffer, [&] { return buffer->waitRecv(kForever); });
   }
 
@@ -324,7 +335,7 @@ class GlooTransport::Impl {
     const std::lock_guard lock(mutex_);
     const auto it = collectives_.find(sequence);
     if (it == collectives_.end() || !it->second->checked[Index(peer)]) return {};
-    return posting_of(it->second->received[Index(peer)]);
+    return it->second->incoming.messages.header(peer).posting();
   }
 
   std::string last_entered(int peer) {
@@ -355,15 +366,16 @@ class GlooTransport::Impl {
     for (int r = 0; r < size_; ++r) {
       const std::size_t p = Index(r);
       if (r == rank_ || c->checked[p]) continue;
-      asked = c->in[p].get();
+      Buffer& buffer = *c->incoming.buffers[p];
+      asked = &buffer;
       try {
-        if (!c->in[p]->waitRecv(kForever)) continue;
+        if (!buffer.waitRecv(kForever)) continue;
       } catch (const ::gloo::Exception&) {
         continue;
       }
       c->checked[p] = true;
       const std::lock_guard lock(mutex_);
-      last_[p] = describe(posting_of(c->received[p]));
+      last_[p] = describe(c->incoming.messages.header(r).posting());
     }
     done = true;
     impatient.join();
@@ -391,6 +403,8 @@ class GlooTransport::Impl {
   std::atomic<bool> poisoned_{false};
   std::string own_failure_;
   std::uint64_t posted_ = 0;
+  Incoming next_;
+  std::vector<Messages> spare_;
 };
 
 GlooTransport::GlooTransport(StoreClient& store, const std::string& address, int rank, int size,
