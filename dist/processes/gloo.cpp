@@ -1,7 +1,6 @@
 #include "dist/processes/gloo.h"
 
 #include <gloo/common/error.h>
-#include <gloo/transport/tcp/device.h>
 #include <gloo/transport/unbound_buffer.h>
 
 #include <algorithm>
@@ -38,9 +37,9 @@ class GlooTransport::Impl {
  public:
   Impl(StoreClient& store, const std::string& address, int rank, int size, milliseconds deadline)
       : store_(store), rank_(rank), size_(size), deadline_(deadline), last_(Index(size)) {
-    const NoSigpipe quiet;  // the device's thread inherits the mask
-    context_ = std::make_shared<Mesh>(::gloo::transport::tcp::CreateDevice(address.c_str()), rank,
-                                      size, deadline.count() > 0 ? deadline : kForever);
+    const NoSigpipe quiet;
+    context_ =
+        std::make_shared<Mesh>(address, rank, size, deadline.count() > 0 ? deadline : kForever);
     watchdog_ = std::make_unique<Watchdog>(deadline);
     store.on_event([this] {
       if (store_.failure()) context_->closeConnections();

@@ -4,10 +4,9 @@
 #pragma once
 
 #include <gloo/context.h>
-#include <gloo/transport/device.h>
 
 #include <chrono>
-#include <memory>
+#include <string>
 
 #include "dist/processes/store_client.h"
 
@@ -15,9 +14,8 @@ namespace sg::dist {
 
 class Mesh final : public ::gloo::Context {
  public:
-  /// closeConnections() works from here on, on any thread.
-  Mesh(std::shared_ptr<::gloo::transport::Device> device, int rank, int size,
-       std::chrono::milliseconds timeout);
+  /// Listens at `address`. closeConnections() works from here on, on any thread.
+  Mesh(const std::string& address, int rank, int size, std::chrono::milliseconds timeout);
   /// Connects all pairs, which is collective: each rank leaves its addresses in the store. Returns
   /// or throws soon after closeConnections().
   void connect(StoreClient& store, std::chrono::milliseconds deadline);
