@@ -37,13 +37,13 @@ void launch_ranks(int ranks, const std::function<void(Rank&)>& fn,
 int default_threads(int ranks);
 /// Cores that this process may run on, whatever OMP_NUM_THREADS says.
 int cores_of_affinity();
-/// A comm thread a rank where each has a core to spare, else inline: measured in
-/// bench/results/, a comm thread that shares its rank's core costs more than it hides.
+/// A comm thread a rank where each has a core to spare, else inline: one that shares its rank's
+/// core costs more than it hides (bench/README.md, "Executors").
 Executor default_executor(int ranks, int threads, int cores = cores_of_affinity());
 /// Busy waiting before a thread sleeps: none unless every thread has a core, as it would steal that
 /// of the thread that is waited for.
 std::chrono::microseconds default_spin(int ranks, int threads, Executor executor,
-                                       int cores = available_cores());
+                                       int cores = cores_of_affinity());
 
 /// What failed ranks were doing: the last collectives of `comm`, into a file of the folder
 /// SHARDGRAD_LOG_DIR (collectives.rank2.txt); without it the last five are a text to print.
