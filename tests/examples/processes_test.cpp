@@ -19,13 +19,16 @@ INSTANTIATE_TEST_SUITE_P(All, Launchers,
                                          Launcher{"torchrun", "torchrun",
                                                   "--no-python --standalone --nproc-per-node {}"},
                                          Launcher{"mpirun", "mpirun",
-                                                  "--oversubscribe --allow-run-as-root -n {}"}),
+                                                  "--oversubscribe --allow-run-as-root -n {}"},
+                                         Launcher{"srun", "srun", "--oversubscribe -n {}"}),
                          [](const auto& info) { return std::string(info.param.name); });
 
 TEST_P(Launchers, EveryPlanHasTheBitsAndBytesOfThreads) {
   const Launcher& l = GetParam();
   if (l.command != nullptr && !installed(l.command))
     GTEST_SKIP() << l.command << " is not installed";
+  if (l.name == std::string("srun") && shell("srun --immediate=5 -n 1 true").status != 0)
+    GTEST_SKIP() << "srun is installed, but no Slurm cluster answers";
   const std::string options = fmt::format(
       "--data {} --plan all --steps 3 --threads 1 --no-eval --batch-size 32", small_data());
   const fs::path file = scratch("processes.jsonl");
