@@ -1,8 +1,11 @@
-// Saved: what an op keeps for its backward, bytes or a recipe (DESIGN: "a saved value is bytes or a
-// recipe").
+// Saved: what an op keeps for its backward, bytes or a recipe. Sharded parameters and recomputed
+// activations are recipes: autograd need not know of either, and ops are written the same for all.
+//
 //   bytes     a tensor handle and the version it had; a change in place since then is an error
-//   source    a view of a storage that a Source produced: offset, shape and strides; gathered again
-//   when asked for segment   an activation inside checkpoint(): a slot that recomputation refills
+//   source    a view of a storage that a Source produced: offset, shape and strides; gathered
+//             again when asked for
+//   segment   an activation inside checkpoint(): a slot that recomputation refills
+//
 #pragma once
 
 #include <cstdint>
@@ -13,7 +16,7 @@
 
 namespace sg {
 
-class Segment;  // autograd/checkpoint.h
+class Segment;  // autograd/segment.h
 
 class Saved {
  public:

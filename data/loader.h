@@ -1,10 +1,11 @@
 // Micro-batches of one rank as tensors, prepared by a background thread.
 //
-//   data::Loader loader(set.train, {.batch_size = 128, .accumulate = 2});     // rank and world
-//   from current_rank() for (auto [images, labels] : loader.epoch(e)) { ... } // one epoch, 2
-//   micro-batches a step loader.seek({.epoch = 3, .step = 17}); // resume anywhere const
-//   data::Batch& batch = loader.next();                                 // endless: epoch after
-//   epoch
+//   data::Loader loader(set.train, {.batch_size = 128, .accumulate = 2});
+//   for (auto [images, labels] : loader.epoch(e)) { ... }  // one epoch, 2 micro-batches a step
+//   loader.seek({.epoch = 3, .step = 17});                 // resume anywhere
+//   const data::Batch& batch = loader.next();              // endless: epoch after epoch
+//
+// Rank and world are those of current_rank().
 //
 // A rank allocates and frees on its own thread alone: the tensors are made here, on the thread that
 // constructs, calls and destroys the loader, and the background thread only writes their bytes.

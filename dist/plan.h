@@ -1,11 +1,13 @@
-// The table (DESIGN idea 1): a plan says, for parameter, gradient and optimizer state, the layout
-// and tier at rest. All collectives follow from it: a collective is the arrow between two cells.
-// Nothing else in the library knows a plan's name or a stage's number.
+// The table: a plan says, for parameter, gradient and optimizer state, the layout and tier at rest.
+// All collectives follow from it: a collective is the arrow between two cells. Nothing else in the
+// library knows a plan's name or a stage's number, so that a new plan is a row and no new code.
 //
 //   plan   source
 //   ddp    Li et al., "PyTorch distributed", VLDB 2020, section 3
 //   zero1  Rajbhandari et al., "ZeRO: memory optimizations toward training trillion parameter
-//   models", SC 2020, 5.1 zero2  the same, 5.2 zero3  the same, 5.3
+//          models", SC 2020, 5.1
+//   zero2  the same, 5.2
+//   zero3  the same, 5.3
 #pragma once
 
 #include <span>

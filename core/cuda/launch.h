@@ -2,8 +2,7 @@
 //
 //   for_each(on, n, f)        f(i) for every i < n
 //   for_rows(on, rows, n, f)  f(team, r) for every r < rows, a team of threads to each row of
-//   length
-//                             n; what a team does is in core/kernels/rows.h
+//                             length n; what a team does is in core/kernels/rows.h
 //
 // nvcc compiles both into kernels of the GPU. The same files also compile as C++ against
 // tests/fake_cuda, where a stream is a thread: what is wrong in a kernel's indices, in its use of

@@ -1,9 +1,11 @@
 // Winograd's minimal filtering F(2x2, 3x3) (Lavin and Gray, "Fast algorithms for convolutional
 // neural networks", CVPR 2016): 2x2 outputs of a 3x3 convolution of stride 1 from 16 products
-// instead of 36. With the paper's matrices,
-//   forward           Y = A^T [(G g G^T) . (B^T d B)] A      d: 4x4 inputs, g: the filter, Y: 2x2
-//   outputs of a tile weight's gradient dg = G^T [sum over tiles of (A dY A^T) . (B^T d B)] G
-//   input's gradient  dd = B [(G g G^T) . (A dY A^T)] B^T    added up where tiles overlap
+// instead of 36. With the paper's matrices (d: 4x4 inputs, g: the filter, Y: a tile of outputs),
+//
+//   forward            Y = A^T [(G g G^T) . (B^T d B)] A
+//   weight's gradient  dg = G^T [sum over tiles of (A dY A^T) . (B^T d B)] G
+//   input's gradient   dd = B [(G g G^T) . (A dY A^T)] B^T, added up where tiles overlap
+//
 // where "." runs over 16 positions, a matrix product over channels each. Only halves, sums and
 // differences are involved, so rounding stays near that of the direct sum.
 //

@@ -72,7 +72,8 @@ TEST_F(SourceTest, ForwardAndBackwardGatherOnceEachAndHoldNothingBetween) {
   expect_same_bits(input.grad(), other.grad());
 }
 
-// DESIGN: a first layer whose input needs no gradient does not read its weight in backward.
+// The weight serves the input's gradient alone: where the input is data, backward reads no weight,
+// and under zero3 the first layer is gathered once a micro-batch less.
 TEST_F(SourceTest, BackwardDoesNotGatherWhatNoGradientNeeds) {
   const Var w = weight();
   sum(linear(Var(x), w)).backward();

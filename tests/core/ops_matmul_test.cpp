@@ -154,7 +154,8 @@ TEST(Matmul, BatchesOfWideTransposedFactorsOnAnyNumberOfThreads) {
   }
 }
 
-// DESIGN section 4: equal bits whatever the buffers' addresses, and in every run.
+// Plans are compared bit for bit, and their buffers lie at different addresses: a kernel that takes
+// another path for aligned ones would make them differ.
 TEST(Matmul, BitsDependOnValuesAndThreadsAlone) {
   const auto shifted = [](const Tensor& x, std::int64_t by) {
     const Tensor room = Tensor::full({x.numel() + 64}, kNan, x.dtype());

@@ -1,5 +1,5 @@
-// The core of the claims: every plan trains the same, to the last bit where the design says so, and
-// as a plain loop does.
+// The core of the claims: every plan trains the same, to the last bit where addition's order allows
+// it, and as a plain loop does.
 #include "tests/dist/training.h"
 
 namespace sg::dist {
