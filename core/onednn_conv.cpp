@@ -91,18 +91,39 @@ struct Descs {
   }
 };
 
+// oneDNN 3 makes a primitive's description in one step, oneDNN 2 from that of an operation.
+template <class Primitive, class... Args>
+auto description(const dnnl::primitive_attr& attr, const Args&... args) {
 #if DNNL_VERSION_MAJOR >= 3
-#define SG_DESC(Kind, ...) Kind::primitive_desc(engine(), __VA_ARGS__, attr)
-#define SG_DESC_HINT(Kind, hint, ...) Kind::primitive_desc(engine(), __VA_ARGS__, hint, attr)
+  return typename Primitive::primitive_desc(engine(), args..., attr);
 #else
-#define SG_DESC(Kind, ...) Kind::primitive_desc(Kind::desc(__VA_ARGS__), attr, engine())
-#define SG_DESC_HINT(Kind, hint, ...) \
-  Kind::primitive_desc(Kind::desc(__VA_ARGS__), attr, engine(), hint)
+  return typename Primitive::primitive_desc(typename Primitive::desc(args...), attr, engine());
 #endif
+}
 
-Forward::primitive_desc forward_desc(const Descs& d, bool relu) {
+// The same of a backward pass, which the forward one's choices guide.
+template <class Primitive, class... Args>
+auto description(const Forward::primitive_desc& forward, const dnnl::primitive_attr& attr,
+                 const Args&... args) {
+#if DNNL_VERSION_MAJOR >= 3
+  return typename Primitive::primitive_desc(engine(), args..., forward, attr);
+#else
+  return typename Primitive::primitive_desc(typename Primitive::desc(args...), attr, engine(),
+                                            forward);
+#endif
+}
+
+// Scratchpads are ours, so that they are booked.
+dnnl::primitive_attr attributes() {
   dnnl::primitive_attr attr;
   attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  return attr;
+}
+
+constexpr auto kDirect = dnnl::algorithm::convolution_direct;
+
+Forward::primitive_desc forward_desc(const Descs& d, bool relu) {
+  dnnl::primitive_attr attr = attributes();
   if (relu) {
     dnnl::post_ops ops;
 #if DNNL_VERSION_MAJOR >= 3
@@ -112,33 +133,21 @@ Forward::primitive_desc forward_desc(const Descs& d, bool relu) {
 #endif
     attr.set_post_ops(ops);
   }
-  const auto kind = dnnl::prop_kind::forward_training;
-  const auto direct = dnnl::algorithm::convolution_direct;
   // A zero bias descriptor means no bias in both versions.
-  return SG_DESC(Forward, kind, direct, d.x, d.any, d.bias, d.y, d.stride, d.dilation,
-                 d.padding_low, d.padding_high);
+  return description<Forward>(attr, dnnl::prop_kind::forward_training, kDirect, d.x, d.any, d.bias,
+                              d.y, d.stride, d.dilation, d.padding_low, d.padding_high);
 }
 
 BackwardData::primitive_desc input_desc(const Descs& d) {
-  dnnl::primitive_attr attr;
-  attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-  const auto hint = forward_desc(d, false);
-  const auto direct = dnnl::algorithm::convolution_direct;
-  return SG_DESC_HINT(BackwardData, hint, direct, d.x, d.any, d.y, d.stride, d.dilation,
-                      d.padding_low, d.padding_high);
+  return description<BackwardData>(forward_desc(d, false), attributes(), kDirect, d.x, d.any, d.y,
+                                   d.stride, d.dilation, d.padding_low, d.padding_high);
 }
 
 BackwardWeights::primitive_desc weight_desc(const Descs& d) {
-  dnnl::primitive_attr attr;
-  attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-  const auto hint = forward_desc(d, false);
-  const auto direct = dnnl::algorithm::convolution_direct;
-  return SG_DESC_HINT(BackwardWeights, hint, direct, d.x, d.any, d.bias, d.y, d.stride, d.dilation,
-                      d.padding_low, d.padding_high);
+  return description<BackwardWeights>(forward_desc(d, false), attributes(), kDirect, d.x, d.any,
+                                      d.bias, d.y, d.stride, d.dilation, d.padding_low,
+                                      d.padding_high);
 }
-
-#undef SG_DESC
-#undef SG_DESC_HINT
 
 Plan make_plan(const Key& key) {
   const Descs d(key.geometry, key.bias);
