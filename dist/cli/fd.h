@@ -1,36 +1,15 @@
-// An open descriptor that closes itself.
+// Pipes whose ends close themselves.
 #pragma once
 
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <utility>
-
 #include "dist/cli/errors.h"
+#include "dist/fd.h"
 
 namespace sg::cli {
 
-class Fd {
- public:
-  Fd() = default;
-  explicit Fd(int fd) : fd_(fd) {}
-  Fd(Fd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Fd& operator=(Fd&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-  ~Fd() { reset(); }
-
-  int get() const { return fd_; }
-  bool open() const { return fd_ >= 0; }
-  void reset() {
-    if (fd_ >= 0) ::close(fd_);
-    fd_ = -1;
-  }
-
- private:
-  int fd_ = -1;
-};
+using dist::Fd;
 
 struct Pipe {
   Fd read, write;

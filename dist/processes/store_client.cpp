@@ -24,7 +24,7 @@ StoreClient::~StoreClient() {
     const std::lock_guard lock(mutex_);
     closing_ = true;
   }
-  shutdown(socket_.fd(), SHUT_RDWR);  // wakes the reading thread
+  shutdown(socket_.get(), SHUT_RDWR);  // wakes the reading thread
   reader_.join();
 }
 
@@ -177,7 +177,7 @@ void StoreClient::send(const std::string& bytes) {
   const std::lock_guard lock(send_mutex_);
   std::string why;
   // Half a message makes the rest of the stream worthless: the reading thread finds it ended.
-  if (!send_all(socket_.fd(), bytes, Deadline(kPrompt), why)) shutdown(socket_.fd(), SHUT_RDWR);
+  if (!send_all(socket_.get(), bytes, Deadline(kPrompt), why)) shutdown(socket_.get(), SHUT_RDWR);
 }
 
 }  // namespace sg::dist

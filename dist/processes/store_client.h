@@ -95,7 +95,7 @@ class StoreClient {
   JobIdentity identity_;
   std::string where_;  // the store's address and port
   std::string local_address_;
-  store::Socket socket_;
+  Fd socket_;
   std::string input_;  // the reading thread's, after the handshake
 
   std::mutex send_mutex_;  // a message goes out whole

@@ -27,8 +27,8 @@ StoreClient::StoreClient(const std::string& address, int port, JobIdentity ident
   for (milliseconds pause(10);; pause = std::min(2 * pause, milliseconds(1000))) {
     std::string why = "nobody listens there";
     socket_ = connect_to(address, port, found, why);
-    if (socket_ && handshake(found, deadline, why)) break;
-    socket_ = Socket();
+    if (socket_.open() && handshake(found, deadline, why)) break;
+    socket_ = Fd();
     if (found.passed()) {
       not_found(
           "[store] rank {} cannot join the store at {} within {}: {}; is rank 0 running there, and "
@@ -37,14 +37,14 @@ StoreClient::StoreClient(const std::string& address, int port, JobIdentity ident
     }
     std::this_thread::sleep_for(found.left(pause));
   }
-  local_address_ = own_address(socket_.fd());
+  local_address_ = own_address(socket_.get());
   reader_ = start_quiet_thread([this] { read(); });
 }
 
 // Waits until input_ holds so many bytes.
 bool StoreClient::receive_front(std::size_t bytes, const Deadline& deadline, std::string& why) {
   while (input_.size() < bytes) {
-    if (!receive_some(socket_.fd(), input_, deadline, why)) return false;
+    if (!receive_some(socket_.get(), input_, deadline, why)) return false;
   }
   return true;
 }
@@ -78,7 +78,7 @@ bool StoreClient::handshake(const Deadline& found, const Deadline& deadline, std
   const Nonce nonce = random_nonce();
   const Mac proof = client_proof(identity_.token, greeting.nonce, nonce, kStoreVersion);
   const std::string hello = encode(Hello{kStoreVersion, nonce, proof});
-  if (!send_all(socket_.fd(), hello, found, why)) return false;
+  if (!send_all(socket_.get(), hello, found, why)) return false;
 
   Verdict verdict;
   if (!receive_front(kVerdictBytes, found, why)) return false;
@@ -100,12 +100,12 @@ bool StoreClient::handshake(const Deadline& found, const Deadline& deadline, std
                                           .world_size = identity_.world_size,
                                           .job = identity_.job,
                                           .configuration = identity_.configuration});
-  if (!send_all(socket_.fd(), join, deadline, why)) return false;
+  if (!send_all(socket_.get(), join, deadline, why)) return false;
   Message reply;
   std::size_t used = 0;
   Parse got;
   while ((got = parse_message(input_, reply, used)) == Parse::more) {
-    if (!receive_some(socket_.fd(), input_, deadline, why)) return false;
+    if (!receive_some(socket_.get(), input_, deadline, why)) return false;
   }
   SG_CHECK(got == Parse::ok && (reply.type == MessageType::done || !reply.text.empty()),
            "[store] the store at {} answered rank {} with what is no answer to a join", where_,

@@ -11,7 +11,7 @@ void StoreClient::read() {
   try {
     std::string why = "it sent bytes that are no message";
     while (read_messages()) {
-      if (!receive_some(socket_.fd(), input_, Deadline(milliseconds(0)), why)) break;
+      if (!receive_some(socket_.get(), input_, Deadline(milliseconds(0)), why)) break;
       why = "it sent bytes that are no message";
     }
     lose(why);

@@ -22,7 +22,7 @@ StoreServer::StoreServer(JobIdentity identity, Options options)
       listening_(options_.listening_socket >= 0 ? adopt_listening(options_.listening_socket)
                                                 : listen_on(options_.address, options_.port)),
       wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
-      port_(own_port(listening_.fd())),
+      port_(own_port(listening_.get())),
       max_connections_(4 * static_cast<std::size_t>(std::max(identity.world_size, 1)) + 64),
       job_(std::move(identity)),
       started_(Deadline::Clock::now()) {
@@ -35,7 +35,7 @@ StoreServer::StoreServer(JobIdentity identity, Options options)
   SG_CHECK(options_.handshake_deadline > milliseconds(0),
            "[store] a handshake deadline of {}; expected more than 0",
            seconds_text(options_.handshake_deadline));
-  SG_CHECK(wake_, "[store] no eventfd: {}", error_text(errno));
+  SG_CHECK(wake_.open(), "[store] no eventfd: {}", error_text(errno));
   thread_ = start_quiet_thread([this] { run(); });
 }
 
@@ -43,7 +43,7 @@ StoreServer::~StoreServer() {
   stopping_ = true;
   const std::uint64_t one = 1;
   // Fails only if the counter is full, and then the thread wakes as well.
-  [[maybe_unused]] const ssize_t written = write(wake_.fd(), &one, sizeof(one));
+  [[maybe_unused]] const ssize_t written = write(wake_.get(), &one, sizeof(one));
   thread_.join();
 }
 
@@ -67,7 +67,7 @@ void StoreServer::run() {
     if (connection.session) job_.remove(*connection.session, kNoGoodbye);
   }
   connections_.clear();
-  listening_ = Socket();
+  listening_ = Fd();
   publish();
 }
 
@@ -77,11 +77,11 @@ void StoreServer::round() {
   sweep(now);
   publish();
   std::vector<pollfd> polled;
-  polled.push_back({wake_.fd(), POLLIN, 0});
-  polled.push_back({now >= accept_again_ ? listening_.fd() : -1, POLLIN, 0});
+  polled.push_back({wake_.get(), POLLIN, 0});
+  polled.push_back({now >= accept_again_ ? listening_.get() : -1, POLLIN, 0});
   for (const Connection& c : connections_) {
     const bool writes = c.session && !c.session->output().empty();
-    polled.push_back({c.socket.fd(), static_cast<short>(POLLIN | (writes ? POLLOUT : 0)), 0});
+    polled.push_back({c.socket.get(), static_cast<short>(POLLIN | (writes ? POLLOUT : 0)), 0});
   }
   if (poll(polled.data(), polled.size(), poll_timeout(now)) < 0) {
     SG_CHECK(errno == EINTR, "poll: {}", error_text(errno));

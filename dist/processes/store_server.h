@@ -51,7 +51,7 @@ class StoreServer {
  private:
   using Time = std::chrono::steady_clock::time_point;
   struct Connection {
-    store::Socket socket;
+    Fd socket;
     std::unique_ptr<store::Session>
         session;  // none: refused or over, and what still comes is thrown away
     Time ends{};  // of the latter, at the latest
@@ -72,8 +72,8 @@ class StoreServer {
   void say_refused(const store::Session& session);
 
   Options options_;
-  store::Socket listening_;
-  store::Socket wake_;  // an eventfd
+  Fd listening_;
+  Fd wake_;  // an eventfd
   int port_ = 0;
   std::size_t max_connections_;
   std::atomic<bool> stopping_{false};

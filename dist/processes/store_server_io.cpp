@@ -25,8 +25,8 @@ constexpr int kMostRefusalsSaid = 20;  // a port scanner must not fill the log
 
 void StoreServer::accept_all(Time now) {
   for (int n = 0; n < kAcceptedAtOnce; ++n) {
-    Socket socket(accept4(listening_.fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-    if (!socket) {
+    Fd socket(accept4(listening_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (!socket.open()) {
       if (errno == EINTR || errno == ECONNABORTED) continue;
       if (errno == EAGAIN || errno == EWOULDBLOCK) return;
       // No file descriptor or memory for it: poll() would report it again at once.
@@ -35,8 +35,8 @@ void StoreServer::accept_all(Time now) {
       return;
     }
     if (connections_.size() >= max_connections_ && !make_room()) continue;
-    set_connection_options(socket.fd());
-    const std::string peer = peer_name(socket.fd());
+    set_connection_options(socket.get());
+    const std::string peer = peer_name(socket.get());
     auto session = std::make_unique<Session>(job_, peer, random_nonce(), now);
     connections_.push_back(
         {std::move(socket), std::move(session), {}, peer.substr(0, peer.rfind(':'))});
@@ -64,7 +64,7 @@ void StoreServer::receive(Connection& c, Time now) {
   std::array<char, 65536> chunk;
   const std::size_t most = c.session ? std::min(c.session->wants(), chunk.size()) : chunk.size();
   if (most == 0) return;
-  const ssize_t n = recv(c.socket.fd(), chunk.data(), most, 0);
+  const ssize_t n = recv(c.socket.get(), chunk.data(), most, 0);
   if (n > 0) {
     if (c.session) c.session->feed({chunk.data(), static_cast<std::size_t>(n)}, now);
     return;
@@ -91,7 +91,8 @@ bool StoreServer::settle(Connection& c, Time now) {
   std::string& output = session.output();
   std::size_t sent = 0;
   while (sent < output.size()) {
-    const ssize_t n = send(c.socket.fd(), output.data() + sent, output.size() - sent, MSG_NOSIGNAL);
+    const ssize_t n =
+        send(c.socket.get(), output.data() + sent, output.size() - sent, MSG_NOSIGNAL);
     if (n > 0) {
       sent += static_cast<std::size_t>(n);
     } else if (errno != EINTR) {
@@ -104,7 +105,7 @@ bool StoreServer::settle(Connection& c, Time now) {
   // Said goodbye to, but not closed at once: bytes that come unread would make the kernel take back
   // (RST) the refusal that was just sent.
   if (!session.joined()) say_refused(session);
-  shutdown(c.socket.fd(), SHUT_WR);
+  shutdown(c.socket.get(), SHUT_WR);
   job_.remove(session, session.reason());
   c.session.reset();
   c.ends = now + options_.handshake_deadline;

@@ -80,10 +80,6 @@ void set_int(int fd, int level, int name, int value) {
 
 }  // namespace
 
-Socket::~Socket() {
-  if (fd_ >= 0) close(fd_);
-}
-
 std::string endpoint_text(const std::string& address, int port) {
   const bool v6 = address.find(':') != std::string::npos;
   return fmt::format("{}{}{}:{}", v6 ? "[" : "", address, v6 ? "]" : "", port);
@@ -98,20 +94,20 @@ std::string own_address(int fd) { return name_of(fd, getsockname).host; }
 
 int own_port(int fd) { return std::stoi(name_of(fd, getsockname).port); }
 
-Socket listen_on(const std::string& address, int port) {
+Fd listen_on(const std::string& address, int port) {
   const std::string where = endpoint_text(address, port);
   SG_CHECK(port >= 0 && port <= 65535, "[store] port {}; expected 0 to 65535", port);
   std::string why;
   int error = 0;
   const Addresses found = resolve(address, port, AI_PASSIVE, why);
   for (const addrinfo* a = found.get(); a; a = a->ai_next) {
-    Socket socket(::socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    if (socket) {
-      set_int(socket.fd(), SOL_SOCKET, SO_REUSEADDR, 1);
-      if (a->ai_family == AF_INET6) set_int(socket.fd(), IPPROTO_IPV6, IPV6_V6ONLY, 0);
+    Fd socket(::socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    if (socket.open()) {
+      set_int(socket.get(), SOL_SOCKET, SO_REUSEADDR, 1);
+      if (a->ai_family == AF_INET6) set_int(socket.get(), IPPROTO_IPV6, IPV6_V6ONLY, 0);
     }
-    if (socket && bind(socket.fd(), a->ai_addr, a->ai_addrlen) == 0 &&
-        listen(socket.fd(), SOMAXCONN) == 0) {
+    if (socket.open() && bind(socket.get(), a->ai_addr, a->ai_addrlen) == 0 &&
+        listen(socket.get(), SOMAXCONN) == 0) {
       return socket;
     }
     error = errno;
@@ -124,14 +120,14 @@ Socket listen_on(const std::string& address, int port) {
   sg::fail("[store] cannot listen on {}: {}{}", where, why, mend);
 }
 
-Socket adopt_listening(int fd) {
+Fd adopt_listening(int fd) {
   int listening = 0;
   socklen_t size = sizeof(listening);
   SG_CHECK(
       getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) == 0 && listening == 1,
       "[store] file descriptor {} was handed in as the store's listening socket, but it is none",
       fd);
-  Socket socket(fd);  // owned only from here on: it may be somebody else's
+  Fd socket(fd);  // owned only from here on: it may be somebody else's
   fcntl(fd, F_SETFD, fcntl(fd, F_GETFD) | FD_CLOEXEC);
   fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
   return socket;
@@ -147,21 +143,20 @@ void set_connection_options(int fd) {
   set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 30'000);  // ms
 }
 
-Socket connect_to(const std::string& address, int port, const Deadline& deadline,
-                  std::string& why) {
+Fd connect_to(const std::string& address, int port, const Deadline& deadline, std::string& why) {
   const Addresses found = resolve(address, port, 0, why);
   for (const addrinfo* a = found.get(); a; a = a->ai_next) {
-    Socket socket(::socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    Fd socket(::socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     // A silent address must not take the time of the others.
     const Deadline own(std::max(deadline.left(milliseconds(10'000)), milliseconds(1)));
-    const int error = socket ? connect_one(socket.fd(), *a, own) : errno;
+    const int error = socket.open() ? connect_one(socket.get(), *a, own) : errno;
     if (error == 0) {
-      set_connection_options(socket.fd());
+      set_connection_options(socket.get());
       return socket;
     }
     why = error_text(error);
   }
-  return Socket();
+  return Fd();
 }
 
 }  // namespace sg::dist::store

@@ -2,29 +2,11 @@
 #pragma once
 
 #include <string>
-#include <utility>
 
+#include "dist/fd.h"
 #include "dist/processes/store_io.h"
 
 namespace sg::dist::store {
-
-/// Owns a file descriptor.
-class Socket {
- public:
-  Socket() = default;
-  explicit Socket(int fd) : fd_(fd) {}
-  Socket(Socket&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Socket& operator=(Socket&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-  ~Socket();
-  int fd() const { return fd_; }
-  explicit operator bool() const { return fd_ >= 0; }
-
- private:
-  int fd_ = -1;
-};
 
 /// "10.0.0.1:29500", "[::1]:29500"
 std::string endpoint_text(const std::string& address, int port);
@@ -33,11 +15,12 @@ std::string own_address(int fd);  ///< "10.0.0.7"
 int own_port(int fd);
 
 /// A listening socket; an empty address is every address of this host. Errors name the address.
-Socket listen_on(const std::string& address, int port);
+Fd listen_on(const std::string& address, int port);
 /// Makes a listening socket that was handed in non-blocking and closed on exec. Error: it is none.
-Socket adopt_listening(int fd);
+Fd adopt_listening(int fd);
 /// Settings of a connection: small messages at once, and a peer whose host is gone is noticed.
 void set_connection_options(int fd);
 /// One attempt at each address of the name. No socket: `why` says the last one's error.
-Socket connect_to(const std::string& address, int port, const Deadline& deadline, std::string& why);
+Fd connect_to(const std::string& address, int port, const Deadline& deadline, std::string& why);
+
 }  // namespace sg::dist::store

@@ -92,23 +92,24 @@ TokenFile::TokenFile(const std::string& job, int port)
                         static_cast<std::uint32_t>(name_key(job)), port)) {}
 
 TokenFile::~TokenFile() {
-  if (file_) {
+  if (file_.open()) {
     ::unlink(path_.c_str());  // ours, by the lock
     release_stops();
     return;
   }
   // What a dead writer has left goes.
-  const store::Socket left(::open(path_.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
-  if (left && lock(left.fd(), LOCK_EX) && in_place(left.fd(), path_)) ::unlink(path_.c_str());
+  const Fd left(::open(path_.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
+  if (left.open() && lock(left.get(), LOCK_EX) && in_place(left.get(), path_))
+    ::unlink(path_.c_str());
 }
 
 // Opens the file in place, or a new one, and locks it. False: somebody else holds it.
 bool TokenFile::take_place() {
-  store::Socket file(::open(path_.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
-  SG_CHECK(file, "[launch] cannot write the job's token to {}: {}; set SHARDGRAD_TOKEN", path_,
-           std::strerror(errno));
-  check_private(file.fd(), path_);
-  if (!lock(file.fd(), LOCK_EX) || !in_place(file.fd(), path_)) return false;
+  Fd file(::open(path_.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
+  SG_CHECK(file.open(), "[launch] cannot write the job's token to {}: {}; set SHARDGRAD_TOKEN",
+           path_, std::strerror(errno));
+  check_private(file.get(), path_);
+  if (!lock(file.get(), LOCK_EX) || !in_place(file.get(), path_)) return false;
   file_ = std::move(file);
   return true;
 }
@@ -125,8 +126,8 @@ void TokenFile::write(const Content& content) {
   catch_stops(path_);
   // The newline is the end: nobody takes half of it.
   const std::string text = fmt::format("{} {}\n", content.port, content.token);
-  SG_CHECK(::ftruncate(file_.fd(), 0) == 0 && ::pwrite(file_.fd(), text.data(), text.size(), 0) ==
-                                                  static_cast<ssize_t>(text.size()),
+  SG_CHECK(::ftruncate(file_.get(), 0) == 0 && ::pwrite(file_.get(), text.data(), text.size(), 0) ==
+                                                   static_cast<ssize_t>(text.size()),
            "[launch] cannot write the job's token to {}: {}; set SHARDGRAD_TOKEN", path_,
            std::strerror(errno));
 }
@@ -135,11 +136,11 @@ TokenFile::Content TokenFile::read(milliseconds deadline) const {
   const Clock::time_point start = Clock::now();
   for (;;) {
     // Closed before it waits: the lock of this look would hold up the next writer.
-    if (const store::Socket file(::open(path_.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC)); file) {
-      check_private(file.fd(), path_);
-      const bool dead = lock(file.fd(), LOCK_SH);  // until it is closed
+    if (const Fd file(::open(path_.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC)); file.open()) {
+      check_private(file.get(), path_);
+      const bool dead = lock(file.get(), LOCK_SH);  // until it is closed
       char text[256];
-      const ssize_t count = dead ? 0 : ::read(file.fd(), text, sizeof text);
+      const ssize_t count = dead ? 0 : ::read(file.get(), text, sizeof text);
       const char* const end = std::find(text, text + std::max<ssize_t>(count, 0), '\n');
       Content content;
       const auto [space, error] = std::from_chars(text, end, content.port);

@@ -42,7 +42,7 @@ class TokenFile {
   bool take_place();
 
   std::string path_;
-  store::Socket file_;  ///< the writer's, which holds the lock
+  Fd file_;  ///< the writer's, which holds the lock
 };
 
 }  // namespace sg::dist

@@ -102,8 +102,8 @@ class Member {
 class GlooProcesses : public testing::Test {
  protected:
   GlooProcesses() {
-    store::Socket free = store::listen_on("127.0.0.1", 0);
-    port = store::own_port(free.fd());
+    Fd free = store::listen_on("127.0.0.1", 0);
+    port = store::own_port(free.get());
     const char* before = std::getenv("XDG_RUNTIME_DIR");
     before_ = before != nullptr ? before : "";
     ::setenv("XDG_RUNTIME_DIR", folder.c_str(), 1);  // for the TokenFiles of this process
@@ -228,10 +228,10 @@ TEST_F(GlooProcesses, AnExceptionBesideARunIsNoCleanEnd) {
 }
 
 TEST_F(GlooProcesses, TheStoresSocketIsClosedInAJobOfOne) {
-  const store::Socket listening = store::listen_on("127.0.0.1", 0);
-  ::fcntl(listening.fd(), F_SETFD, 0);
+  const Fd listening = store::listen_on("127.0.0.1", 0);
+  ::fcntl(listening.get(), F_SETFD, 0);
   Member alone(folder, rank(0, {{"WORLD_SIZE", "1"},
-                                {"SHARDGRAD_STORE_FD", std::to_string(listening.fd())}}));
+                                {"SHARDGRAD_STORE_FD", std::to_string(listening.get())}}));
   EXPECT_EQ(alone.wait(), 0) << alone.said();
 }
 

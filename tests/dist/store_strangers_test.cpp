@@ -128,15 +128,15 @@ TEST(StoreStrangers, CannotTakeAllPlaces) {
 
 TEST(StoreStrangers, AFloodOfOneHostLeavesTheOthersTheirPlaces) {
   const TestStore store(1);
-  Socket socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  Fd socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_addr.s_addr = htonl(0x7f000003);  // 127.0.0.3
-  ASSERT_EQ(bind(socket.fd(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+  ASSERT_EQ(bind(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   address.sin_port = htons(static_cast<std::uint16_t>(store.port()));
-  ASSERT_EQ(connect(socket.fd(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
-  ASSERT_EQ(fcntl(socket.fd(), F_SETFL, O_NONBLOCK), 0);
+  ASSERT_EQ(connect(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+  ASSERT_EQ(fcntl(socket.get(), F_SETFL, O_NONBLOCK), 0);
   Raw slow(std::move(socket));
   const std::string hello = slow.hello();
   std::vector<std::unique_ptr<Raw>> idle;
@@ -219,29 +219,29 @@ TEST(StoreRanks, OneThatDoesNotReadHoldsUpNobody) {
 
 TEST(StoreRanks, TheirProofIsAskedOfTheStoreToo) {
   // A store that does not know the token: it takes whatever comes.
-  const Socket listening = listen_on("127.0.0.1", 0);
+  const Fd listening = listen_on("127.0.0.1", 0);
   const auto serve = [&](const std::string& greeting, const std::string& verdict) {
-    pollfd entry{listening.fd(), POLLIN, 0};
+    pollfd entry{listening.get(), POLLIN, 0};
     poll(&entry, 1, 5'000);
-    const Socket socket(accept4(listening.fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    const Fd socket(accept4(listening.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     std::string in, why;
-    send_all(socket.fd(), greeting, Deadline(kSoon), why);
+    send_all(socket.get(), greeting, Deadline(kSoon), why);
     while (!verdict.empty() && in.size() < kHelloBytes &&
-           receive_some(socket.fd(), in, Deadline(kSoon), why)) {
+           receive_some(socket.get(), in, Deadline(kSoon), why)) {
     }
-    send_all(socket.fd(), verdict, Deadline(kSoon), why);
-    while (receive_some(socket.fd(), in, Deadline(kSoon), why)) {
+    send_all(socket.get(), verdict, Deadline(kSoon), why);
+    while (receive_some(socket.get(), in, Deadline(kSoon), why)) {
     }
   };
   const auto join = [&](const std::string& greeting, const std::string& verdict,
                         milliseconds limit = kSoon) {
     std::thread store(serve, greeting, verdict);
     const std::string error = error_of(
-        [&] { StoreClient("127.0.0.1", own_port(listening.fd()), identity(1, 2), limit); });
+        [&] { StoreClient("127.0.0.1", own_port(listening.get()), identity(1, 2), limit); });
     store.join();
     return error;
   };
-  const int port = own_port(listening.fd());
+  const int port = own_port(listening.get());
   const std::string greeting = encode(Greeting{});
   EXPECT_HAS(join(greeting, encode(Verdict{})),
              "the job token is not that of the job at 127.0.0.1");

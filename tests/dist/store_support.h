@@ -78,10 +78,10 @@ class Raw {
   explicit Raw(int port) {
     std::string why;
     socket_ = connect_to("127.0.0.1", port, Deadline(kSoon), why);
-    EXPECT_TRUE(socket_) << why;
+    EXPECT_TRUE(socket_.open()) << why;
   }
-  explicit Raw(Socket socket) : socket_(std::move(socket)) {}
-  int fd() const { return socket_.fd(); }
+  explicit Raw(Fd socket) : socket_(std::move(socket)) {}
+  int fd() const { return socket_.get(); }
   /// False if the other end takes no more.
   bool send(const std::string& bytes) {
     std::string why;
@@ -152,7 +152,7 @@ class Raw {
   }
 
  private:
-  Socket socket_;
+  Fd socket_;
   std::string input_;
 };
 

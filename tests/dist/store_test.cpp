@@ -150,8 +150,8 @@ TEST(StoreJoin, AWrongTokenIsNamedAndNeverPrinted) {
 TEST(StoreJoin, ARankMayStartBeforeTheStore) {
   int port = 0;
   {
-    const Socket free = listen_on("127.0.0.1", 0);
-    port = own_port(free.fd());
+    const Fd free = listen_on("127.0.0.1", 0);
+    port = own_port(free.get());
   }
   std::string got;
   std::thread early([&] {
@@ -172,8 +172,8 @@ TEST(StoreJoin, ARankMayStartBeforeTheStore) {
 TEST(StoreJoin, NobodyListening) {
   int port = 0;
   {
-    const Socket free = listen_on("127.0.0.1", 0);
-    port = own_port(free.fd());
+    const Fd free = listen_on("127.0.0.1", 0);
+    port = own_port(free.get());
   }
   const auto join = [&] { StoreClient("127.0.0.1", port, identity(3, 4), milliseconds(80)); };
   EXPECT_EQ(error_of(join),
@@ -354,12 +354,12 @@ TEST(StoreServer, APortInUse) {
 }
 
 TEST(StoreServer, TakesASocketThatListensAlready) {
-  Socket mine = listen_on("127.0.0.1", 0);
+  Fd mine = listen_on("127.0.0.1", 0);
   StoreServer::Options options;
-  options.listening_socket = dup(mine.fd());
+  options.listening_socket = dup(mine.get());
   options.address = "192.0.2.1";  // not looked at
-  const int port = own_port(mine.fd());
-  mine = Socket();
+  const int port = own_port(mine.get());
+  mine = Fd();
   TestStore store(1, options);
   EXPECT_EQ(store.port(), port);
   const auto rank = store.client(identity(0, 1));
