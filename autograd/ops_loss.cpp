@@ -4,10 +4,7 @@
 
 namespace sg {
 
-Var cross_entropy(const Var& logits, const Tensor& targets, Reduction reduction,
-                  std::int64_t ignore_index, double label_smoothing) {
-  const ops::CrossEntropyOptions options{static_cast<ops::LossReduction>(reduction), ignore_index,
-                                         label_smoothing};
+Var cross_entropy(const Var& logits, const Tensor& targets, const CrossEntropyOptions& options) {
   const Tensor x = logits.value();
   const ops::CrossEntropy ce = ops::cross_entropy(x, targets, options);
   return record(

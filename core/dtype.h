@@ -18,21 +18,23 @@ bool is_floating(DType dtype);
 /// bf16 and f16.
 inline bool is_half(DType dtype) { return dtype == DType::bf16 || dtype == DType::f16; }
 
+inline void check_floating(std::string_view op, DType dtype) {
+  SG_CHECK(is_floating(dtype), "[{}] needs a floating dtype, got {}; cast it first", op,
+           name_of(dtype));
+}
+
 /// As visit, for floating types only; any other is an error that names the op.
 template <class F>
 decltype(auto) visit_floating(std::string_view op, DType dtype, F&& f) {
-  switch (dtype) {
-    case DType::f64:
-      return f(Type<double>{});
-    case DType::f32:
-      return f(Type<float>{});
-    case DType::bf16:
-      return f(Type<bf16>{});
-    case DType::f16:
-      return f(Type<f16>{});
-    default:
-      fail("[{}] needs a floating dtype, got {}; cast it first", op, name_of(dtype));
-  }
+  check_floating(op, dtype);
+  return visit_floating(dtype, f);
+}
+
+/// As visit_floating, with the type that is computed in.
+template <class F>
+decltype(auto) visit_wide(std::string_view op, DType dtype, F&& f) {
+  check_floating(op, dtype);
+  return visit_wide(dtype, f);
 }
 
 }  // namespace sg

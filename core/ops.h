@@ -9,6 +9,7 @@
 #include <span>
 
 #include "core/kernels/elementwise_list.h"
+#include "core/loss_options.h"
 #include "core/rank.h"
 #include "core/tensor.h"
 
@@ -37,6 +38,7 @@ Tensor unary_grad(const Tensor& x, const Tensor& y, const Tensor& grad, double a
                   double b = 0) {
   return detail::unary_grad(ew::index_of<Op, ew::Unary>, Op::name, x, y, grad, a, b);
 }
+/// y = Op::f(a, b), broadcast.
 template <class Op>
 Tensor binary(const Tensor& a, const Tensor& b) {
   return detail::binary(ew::index_of<Op, ew::Binary>, Op::name, a, b);
@@ -52,6 +54,7 @@ Tensor compare(const Tensor& a, const Tensor& b) {
   return detail::compare(ew::index_of<Op, ew::Compare>, Op::name, a, b);
 }
 
+// By name; formulas and dtypes as in autograd/ops.h.
 inline Tensor neg(const Tensor& x) { return unary<ew::Neg>(x); }
 inline Tensor exp(const Tensor& x) { return unary<ew::Exp>(x); }
 inline Tensor log(const Tensor& x) { return unary<ew::Log>(x); }
@@ -63,6 +66,7 @@ inline Tensor relu(const Tensor& x) { return unary<ew::Relu>(x); }
 inline Tensor relu_grad(const Tensor& y, const Tensor& grad) {
   return unary_grad<ew::Relu>({}, y, grad);
 }
+// Of two arguments, broadcast.
 inline Tensor add(const Tensor& a, const Tensor& b) { return binary<ew::Add>(a, b); }
 inline Tensor sub(const Tensor& a, const Tensor& b) { return binary<ew::Sub>(a, b); }
 inline Tensor mul(const Tensor& a, const Tensor& b) { return binary<ew::Mul>(a, b); }
@@ -71,6 +75,7 @@ inline Tensor maximum(const Tensor& a, const Tensor& b) { return binary<ew::Maxi
 inline Tensor minimum(const Tensor& a, const Tensor& b) { return binary<ew::Minimum>(a, b); }
 inline Tensor add(const Tensor& a, double b) { return unary<ew::AddScalar>(a, b); }
 inline Tensor mul(const Tensor& a, double b) { return unary<ew::MulScalar>(a, b); }
+// Comparisons, broadcast: u8, 1 where they hold.
 inline Tensor eq(const Tensor& a, const Tensor& b) { return compare<ew::Eq>(a, b); }
 inline Tensor ne(const Tensor& a, const Tensor& b) { return compare<ew::Ne>(a, b); }
 inline Tensor lt(const Tensor& a, const Tensor& b) { return compare<ew::Lt>(a, b); }
@@ -82,16 +87,21 @@ inline Tensor ge(const Tensor& a, const Tensor& b) { return compare<ew::Ge>(a, b
 void add_(const Tensor& into, const Tensor& x);
 /// In place, counted as a change: into *= factor.
 void mul_(const Tensor& into, double factor);
-/// condition (u8) ? a : b
+/// condition ? a : b, all three broadcast. Error: the condition is not u8.
 Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b);
 
 // ---- reductions; `dims` empty means all dimensions. f32 is added in blocks whose sums are added
-// in double, in an order that depends on the shape alone. Integers add up to i64.
+// in double, in an order that depends on the shape alone. A dimension named twice is an error.
+/// Integers add up to i64; of no elements 0.
 Tensor sum(const Tensor& x, const Dims& dims = {}, bool keep_dims = false);
+/// Integers are an error; of no elements NaN.
 Tensor mean(const Tensor& x, const Dims& dims = {}, bool keep_dims = false);
-/// NaN wins. An error for no elements.
+/// The maximum; NaN wins. An error for no elements.
 Tensor amax(const Tensor& x, const Dims& dims = {}, bool keep_dims = false);
+/// The minimum, as amax.
 Tensor amin(const Tensor& x, const Dims& dims = {}, bool keep_dims = false);
+/// The sum of squared differences from the mean over count - correction (not finite if that is not
+/// positive). Integers are an error.
 Tensor var(const Tensor& x, const Dims& dims = {}, int correction = 1, bool keep_dims = false);
 /// Index (i64) of the first maximum along a dimension.
 Tensor argmax(const Tensor& x, std::int64_t dim, bool keep_dims = false);
@@ -105,23 +115,32 @@ Shape reduced_shape(std::string_view op, const Shape& shape, const Dims& dims, b
 
 // ---- matrix products
 /// [..., m, k] x [..., k, n], batch dimensions broadcast; 1-dimensional arguments as torch.matmul.
-/// Transposed operands are read in place.
+/// Transposed operands are read in place. Errors: inner sizes differ, integers, an argument without
+/// dimensions.
 Tensor matmul(const Tensor& a, const Tensor& b);
-/// out = a b for two matrices, overwriting out (contiguous).
+/// out = a b for two matrices, overwriting out. Errors: sizes do not fit, out is not contiguous.
 void matmul_into(const Tensor& out, const Tensor& a, const Tensor& b);
 /// x [..., in], weight [out, in], bias [out] or undefined -> [..., out]; relu of it if asked.
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {}, bool relu = false);
 
 // ---- shape
+/// One after the other along `dim`, channels-last if all are. Errors: none given, shapes that
+/// differ in another dimension.
 Tensor cat(std::span<const Tensor> xs, std::int64_t dim);
 /// Constant padding; widths (last dim left, right, next-to-last left, right, ...), as
-/// torch.nn.functional.pad. Negative widths crop.
+/// torch.nn.functional.pad. Negative widths crop. Errors: half a pair, more pairs than dimensions,
+/// more cropped than there is.
 Tensor pad(const Tensor& x, const Dims& widths, double value = 0);
 
-// ---- rows
+// ---- rows. For softmax, log_softmax and layer_norm integers are an error; values of 16 bits are
+// computed in f32.
+/// exp(x) / sum(exp(x)) along `dim`, in x's shape.
 Tensor softmax(const Tensor& x, std::int64_t dim);
+/// The gradient of x from softmax's result y and its gradient, all of one shape.
 Tensor softmax_grad(const Tensor& y, const Tensor& grad, std::int64_t dim);
+/// x - log(sum(exp(x))) along `dim`, in x's shape.
 Tensor log_softmax(const Tensor& x, std::int64_t dim);
+/// The gradient of x from log_softmax's result y and its gradient, all of one shape.
 Tensor log_softmax_grad(const Tensor& y, const Tensor& grad, std::int64_t dim);
 
 /// Mean and 1 / sqrt(variance + eps) of each row, in the compute type (f32 for 16-bit values), kept
@@ -133,6 +152,8 @@ struct LayerNorm {
 /// are undefined.
 LayerNorm layer_norm(const Tensor& x, const Shape& normalized, const Tensor& weight,
                      const Tensor& bias, double eps);
+/// The gradient of x, in x's shape and dtype; `mean` and `rstd` are layer_norm's, weight may be
+/// undefined.
 Tensor layer_norm_grad_x(const Tensor& x, const Tensor& weight, const Tensor& mean,
                          const Tensor& rstd, const Tensor& grad, const Shape& normalized);
 /// Sums over rows of grad * (x - mean) * rstd and of grad, written to those that are defined
@@ -160,21 +181,18 @@ struct DropoutKey {
 Tensor dropout(const Tensor& x, double p, const DropoutKey& key);
 
 // ---- losses
-enum class LossReduction { none, sum, mean };
-struct CrossEntropyOptions {
-  LossReduction reduction = LossReduction::mean;
-  std::int64_t ignore_index = -100;
-  double label_smoothing = 0;
-};
 struct CrossEntropy {
   Tensor loss;   ///< [] or, unreduced, targets' shape
   Tensor stats;  ///< [rows, 2]: log(sum(exp(logits))) in two parts, in the compute type, kept for
                  ///< the gradient
 };
 /// logits [N, C, ...] (or [C]), targets i64 [N, ...] or class probabilities of logits' shape and
-/// dtype.
+/// dtype. Errors: integer logits, shapes that do not fit, label smoothing outside [0, 1], a target
+/// that is neither in [0, C) nor ignore_index.
 CrossEntropy cross_entropy(const Tensor& logits, const Tensor& targets,
                            const CrossEntropyOptions& options);
+/// The gradient of the logits, in their shape and dtype. `stats` are cross_entropy's, `grad` is
+/// that of its loss, in the loss's shape.
 Tensor cross_entropy_grad(const Tensor& logits, const Tensor& stats, const Tensor& targets,
                           const CrossEntropyOptions& options, const Tensor& grad);
 

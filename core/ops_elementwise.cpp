@@ -171,8 +171,7 @@ void add_(const Tensor& into, const Tensor& x) {
     return cuda::elementwise("add_", {Family::binary, add}, into, {&into, &x});
   visit_compute(into.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
-    const auto loop =
-        kernels::elementwise_kernels().loops<T>().binary[add];
+    const auto loop = kernels::elementwise_kernels().loops<T>().binary[add];
     for_blocks(into, {&into, &x}, [&](const void* const* in, void* out, std::int64_t n) {
       loop(static_cast<const T*>(in[0]), static_cast<const T*>(in[1]), static_cast<T*>(out), n);
     });

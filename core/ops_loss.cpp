@@ -10,22 +10,8 @@ namespace sg::ops {
 namespace {
 
 using kernels::CrossEntropyRows;
-
-template <class T>
-const kernels::RowLoops<T>& loops_of() {
-  if constexpr (std::is_same_v<T, float>)
-    return kernels::row_kernels().f32;
-  else
-    return kernels::row_kernels().f64;
-}
-
-template <class F>
-void visit_wide(DType dtype, F&& f) {
-  if (dtype == DType::f64)
-    f(Type<double>{});
-  else
-    f(Type<float>{});
-}
+using kernels::loops_of;
+using kernels::row_kernels;
 
 // Classes last.
 Dims classes_last(int rank) {
@@ -90,15 +76,13 @@ std::int64_t count_targets(const Problem& p, const Tensor& targets, std::int64_t
   return p.rows - std::count(t, t + p.rows, ignore_index);
 }
 
-std::int64_t row_grain(std::int64_t n) { return std::max<std::int64_t>((1 << 12) / n, 1); }
-
 }  // namespace
 
 CrossEntropy cross_entropy(const Tensor& logits, const Tensor& targets,
                            const CrossEntropyOptions& options) {
   const Problem p = check_problem(logits, targets, options.label_smoothing);
   const Device device = logits.device();
-  const bool reduced = options.reduction != LossReduction::none;
+  const bool reduced = options.reduction != Reduction::none;
   CrossEntropy result{Tensor::empty(reduced ? Shape{} : p.loss_shape, logits.dtype(), device),
                       Tensor::empty({p.rows, 2}, p.wide, device)};
   if (logits.is_meta()) return result;
@@ -117,7 +101,7 @@ CrossEntropy cross_entropy(const Tensor& logits, const Tensor& targets,
         x, t, result.stats, p.classes, options.ignore_index, options.label_smoothing};
     cuda::cross_entropy(rows, each);
     if (reduced)
-      cuda::loss_total(rows, each, options.reduction == LossReduction::mean, result.loss);
+      cuda::loss_total(rows, each, options.reduction == Reduction::mean, result.loss);
     else if (each.storage() != result.loss.storage())
       result.loss.copy_from(each);
     return result;
@@ -132,13 +116,13 @@ CrossEntropy cross_entropy(const Tensor& logits, const Tensor& targets,
                                    options.ignore_index,
                                    static_cast<T>(options.label_smoothing)};
     T* loss = each.data<T>();
-    parallel_for(p.rows, row_grain(p.classes), [&](std::int64_t begin, std::int64_t end) {
-      loops_of<T>().cross_entropy(rows, begin, end, loss);
+    parallel_for(p.rows, kernels::row_grain(p.classes), [&](std::int64_t begin, std::int64_t end) {
+      loops_of<T>(row_kernels()).cross_entropy(rows, begin, end, loss);
     });
     if (!reduced) return;
     double total = 0;
     for (std::int64_t r = 0; r < p.rows; ++r) total += static_cast<double>(loss[r]);
-    if (options.reduction == LossReduction::mean)
+    if (options.reduction == Reduction::mean)
       total /= static_cast<double>(count_targets(p, t, options.ignore_index));
     result.loss.fill(total);
   });
@@ -157,7 +141,7 @@ Tensor cross_entropy_grad(const Tensor& logits, const Tensor& stats, const Tenso
   if (SG_CUDA && logits.is_cuda()) {
     cuda::cross_entropy_grad({rows_of(logits), p.soft ? rows_of(targets) : targets.contiguous(),
                               stats, p.classes, options.ignore_index, options.label_smoothing},
-                             grad.to(p.wide).contiguous(), options.reduction == LossReduction::mean,
+                             grad.to(p.wide).contiguous(), options.reduction == Reduction::mean,
                              out);
   } else if (!logits.is_meta()) {
     const Tensor x = rows_of(logits), t = p.soft ? rows_of(targets) : targets.contiguous();
@@ -171,16 +155,18 @@ Tensor cross_entropy_grad(const Tensor& logits, const Tensor& stats, const Tenso
                                      p.classes,
                                      options.ignore_index,
                                      static_cast<T>(options.label_smoothing)};
-      const bool each = options.reduction == LossReduction::none;
+      const bool each = options.reduction == Reduction::none;
       T one = each ? T(0) : wide_grad.data<T>()[0];
-      if (options.reduction == LossReduction::mean)
+      if (options.reduction == Reduction::mean)
         one = static_cast<T>(static_cast<double>(one) /
                              static_cast<double>(count_targets(p, t, options.ignore_index)));
       const T* scale = each ? wide_grad.data<T>() : &one;
       T* to = out.data<T>();
-      parallel_for(p.rows, row_grain(p.classes), [&](std::int64_t begin, std::int64_t end) {
-        loops_of<T>().cross_entropy_grad(rows, begin, end, scale, each ? 1 : 0, to);
-      });
+      parallel_for(p.rows, kernels::row_grain(p.classes),
+                   [&](std::int64_t begin, std::int64_t end) {
+                     loops_of<T>(row_kernels())
+                         .cross_entropy_grad(rows, begin, end, scale, each ? 1 : 0, to);
+                   });
     });
   }
   const Tensor cast = out.to(logits.dtype());

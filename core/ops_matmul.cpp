@@ -13,15 +13,9 @@
 namespace sg::ops {
 namespace {
 
+using kernels::loops_of;
+using kernels::matmul_kernels;
 using kernels::MatrixView;
-
-template <class T>
-const kernels::MatmulLoops<T>& loops_of() {
-  if constexpr (std::is_same_v<T, float>)
-    return kernels::matmul_kernels().f32;
-  else
-    return kernels::matmul_kernels().f64;
-}
 
 // Memory for the packed panels of `count` threads, allocated by the rank's own thread; small ones
 // are on its stack.
@@ -52,7 +46,7 @@ constexpr std::int64_t kGrain = 1 << 18;
 template <class T>
 void multiply_own(std::int64_t m, std::int64_t n, std::int64_t k, MatrixView<T> a, MatrixView<T> b,
                   T* c, std::int64_t ldc) {
-  const auto& loops = loops_of<T>();
+  const auto& loops = loops_of<T>(matmul_kernels());
   const bool by_rows = m >= n;
   const std::int64_t unit = by_rows ? loops.block_rows : loops.block_columns;
   const std::int64_t length = by_rows ? m : n, units = (length + unit - 1) / unit;
@@ -137,7 +131,7 @@ void multiply_serial(std::int64_t m, std::int64_t n, std::int64_t k, MatrixView<
   static_cast<void>(scratch);
   if constexpr (std::is_same_v<T, float>) return multiply_onednn(m, n, k, a, b, c, ldc, true);
 #endif
-  loops_of<T>().multiply(m, n, k, a, b, c, ldc, scratch);
+  loops_of<T>(matmul_kernels()).multiply(m, n, k, a, b, c, ldc, scratch);
 }
 
 // The last two dimensions of `t` in a form that the kernels read (one stride 1, the other no less
@@ -194,7 +188,7 @@ void multiply_batches(const Tensor& out, const Tensor& a, const Tensor& b) {
     }
     return;
   }
-  const auto& loops = loops_of<T>();
+  const auto& loops = loops_of<T>(matmul_kernels());
   const std::int64_t grain = std::max<std::int64_t>(kGrain / (m * n * k), 1);
   const std::int64_t parts = std::clamp<std::int64_t>(batches / grain, 1, current_rank().threads);
   constexpr bool own = !SG_ONEDNN || !std::is_same_v<T, float>;
@@ -315,7 +309,8 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, bool re
             T* to = y.data<T>();
             parallel_for(rows, std::max<std::int64_t>((1 << 15) / out, 1),
                          [&](std::int64_t begin, std::int64_t end) {
-                           loops_of<T>().add_bias(to + begin * out, from, end - begin, out, relu);
+                           loops_of<T>(matmul_kernels())
+                               .add_bias(to + begin * out, from, end - begin, out, relu);
                          });
           }
         });

@@ -16,6 +16,8 @@ namespace sg::ops {
 namespace {
 
 using kernels::Fold;
+using kernels::loops_of;
+using kernels::reduce_kernels;
 using Loops = kernels::ReduceDims;
 using Plan = kernels::ReducePlan;
 static_assert(Loops::kCapacity >= Dims::kCapacity);
@@ -53,19 +55,11 @@ Plan make_plan(const Tensor& x, const bool* is_reduced, const Strides& out_strid
   return plan;
 }
 
-template <class T>
-const kernels::ReduceLoops<T>& loops_of() {
-  if constexpr (std::is_same_v<T, float>)
-    return kernels::reduce_kernels().f32;
-  else
-    return kernels::reduce_kernels().f64;
-}
-
 // Each output is the fold of rows of `row` values; pieces cut across rows, or within one if they
 // are long.
 template <class T>
 void reduce_rows(const Plan& plan, Fold fold, const T* x, T* out, double divisor) {
-  const auto loop = loops_of<T>().row[static_cast<int>(fold)];
+  const auto loop = loops_of<T>(reduce_kernels()).row[static_cast<int>(fold)];
   Loops outer = plan.reduced;
   const std::int64_t row = outer.count > 0 ? outer.size[--outer.count] : 1;
   const std::int64_t rows = outer.total(), outputs = plan.kept.total();
@@ -117,7 +111,7 @@ void reduce_rows(const Plan& plan, Fold fold, const T* x, T* out, double divisor
 // The innermost dimension is kept: rows of `width` outputs are folded onto each other.
 template <class T>
 void reduce_columns(const Plan& plan, Fold fold, const T* x, T* out, double divisor) {
-  const auto loop = loops_of<T>().rows[static_cast<int>(fold)];
+  const auto loop = loops_of<T>(reduce_kernels()).rows[static_cast<int>(fold)];
   Loops outer = plan.kept;
   --outer.count;
   const std::int64_t width = outer.size[outer.count], out_stride = outer.to[outer.count];

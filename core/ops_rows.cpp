@@ -14,29 +14,8 @@ namespace sg::ops {
 namespace {
 
 using cuda::RowOp;
-
-template <class T>
-const kernels::RowLoops<T>& loops_of() {
-  if constexpr (std::is_same_v<T, float>)
-    return kernels::row_kernels().f32;
-  else
-    return kernels::row_kernels().f64;
-}
-
-// f(Type<float>) or f(Type<double>); 16-bit dtypes have been cast before.
-template <class F>
-void visit_wide(std::string_view op, DType dtype, F&& f) {
-  SG_CHECK(is_floating(dtype), "[{}] needs a floating dtype, got {}; cast it first", op,
-           name_of(dtype));
-  if (dtype == DType::f64)
-    f(Type<double>{});
-  else
-    f(Type<float>{});
-}
-
-std::int64_t row_grain(std::int64_t n) {
-  return std::max<std::int64_t>((1 << 12) / std::max<std::int64_t>(n, 1), 1);
-}
+using kernels::loops_of;
+using kernels::row_kernels;
 
 // What the loops read; the GPU reads 16-bit values as such.
 Tensor widened(const Tensor& x) {
@@ -79,10 +58,12 @@ Tensor map_rows(std::string_view op, RowOp row_op, const Tensor& x, std::int64_t
       const T* from = rows.values.data<T>();
       const T* from_grad = g.defined() ? g.data<T>() : nullptr;
       T* to = out.data<T>();
-      parallel_for(out.numel() / n, row_grain(n), [&](std::int64_t begin, std::int64_t end) {
-        f(loops_of<T>(), from + begin * n, from_grad == nullptr ? nullptr : from_grad + begin * n,
-          to + begin * n, end - begin, n);
-      });
+      parallel_for(out.numel() / n, kernels::row_grain(n),
+                   [&](std::int64_t begin, std::int64_t end) {
+                     f(loops_of<T>(row_kernels()), from + begin * n,
+                       from_grad == nullptr ? nullptr : from_grad + begin * n, to + begin * n,
+                       end - begin, n);
+                   });
     });
   }
   return rows.back(out, x.dtype());
@@ -168,9 +149,10 @@ LayerNorm layer_norm(const Tensor& x, const Shape& normalized, const Tensor& wei
       using T = typename decltype(type)::type;
       const T *from = in.data<T>(), *pw = data_or_null<T>(w), *pb = data_or_null<T>(b);
       T *to = result.y.data<T>(), *mean = result.mean.data<T>(), *rstd = result.rstd.data<T>();
-      parallel_for(rows, row_grain(n), [&](std::int64_t begin, std::int64_t end) {
-        loops_of<T>().layer_norm(from + begin * n, pw, pb, to + begin * n, end - begin, n,
-                                 static_cast<T>(eps), mean + begin, rstd + begin);
+      parallel_for(rows, kernels::row_grain(n), [&](std::int64_t begin, std::int64_t end) {
+        loops_of<T>(row_kernels())
+            .layer_norm(from + begin * n, pw, pb, to + begin * n, end - begin, n,
+                        static_cast<T>(eps), mean + begin, rstd + begin);
       });
     });
   }
@@ -194,9 +176,10 @@ Tensor layer_norm_grad_x(const Tensor& x, const Tensor& weight, const Tensor& me
       const T *from = in.data<T>(), *pg = g.data<T>(), *pw = data_or_null<T>(w);
       const T *m = mean.data<T>(), *s = rstd.data<T>();
       T* to = gx.data<T>();
-      parallel_for(rows, row_grain(n), [&](std::int64_t begin, std::int64_t end) {
-        loops_of<T>().layer_norm_grad(from + begin * n, pw, pg + begin * n, to + begin * n,
-                                      end - begin, n, m + begin, s + begin);
+      parallel_for(rows, kernels::row_grain(n), [&](std::int64_t begin, std::int64_t end) {
+        loops_of<T>(row_kernels())
+            .layer_norm_grad(from + begin * n, pw, pg + begin * n, to + begin * n, end - begin, n,
+                             m + begin, s + begin);
       });
     });
   }
@@ -222,9 +205,10 @@ void layer_norm_grad_affine(const Tensor& x, const Tensor& mean, const Tensor& r
       for (std::int64_t piece = first; piece < last; ++piece) {
         const std::int64_t begin = piece * kRows, end = std::min(rows, begin + kRows);
         double* gw = sums.data() + piece * 2 * n;
-        loops_of<T>().layer_norm_affine(px + begin * n, pg + begin * n, end - begin, n, m + begin,
-                                        s + begin, grad_weight.defined() ? gw : nullptr,
-                                        grad_bias.defined() ? gw + n : nullptr);
+        loops_of<T>(row_kernels())
+            .layer_norm_affine(px + begin * n, pg + begin * n, end - begin, n, m + begin, s + begin,
+                               grad_weight.defined() ? gw : nullptr,
+                               grad_bias.defined() ? gw + n : nullptr);
       }
     });
     for (std::int64_t piece = 1; piece < pieces; ++piece)

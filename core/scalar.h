@@ -92,26 +92,41 @@ struct Type {
   using type = T;
 };
 
-/// Calls f(Type<T>{}) with the C++ type of `dtype`.
+/// Calls f(Type<T>{}) with the C++ type of a floating `dtype`. The caller has checked that it is
+/// one; visit_floating with an op's name (core/dtype.h) does that itself.
 template <class F>
-decltype(auto) visit(DType dtype, F&& f) {
+decltype(auto) visit_floating(DType dtype, F&& f) {
   switch (dtype) {
     case DType::f64:
       return f(Type<double>{});
-    case DType::f32:
-      return f(Type<float>{});
     case DType::bf16:
       return f(Type<bf16>{});
     case DType::f16:
       return f(Type<f16>{});
+    default:
+      return f(Type<float>{});
+  }
+}
+
+/// Calls f(Type<T>{}) with the C++ type of `dtype`.
+template <class F>
+decltype(auto) visit(DType dtype, F&& f) {
+  switch (dtype) {
     case DType::i64:
       return f(Type<std::int64_t>{});
     case DType::i32:
       return f(Type<std::int32_t>{});
     case DType::u8:
-      break;
+      return f(Type<std::uint8_t>{});
+    default:
+      return visit_floating(dtype, f);
   }
-  return f(Type<std::uint8_t>{});
+}
+
+/// Calls f(Type<T>{}) with the type in which values of a floating `dtype` are computed.
+template <class F>
+decltype(auto) visit_wide(DType dtype, F&& f) {
+  return dtype == DType::f64 ? f(Type<double>{}) : f(Type<float>{});
 }
 
 }  // namespace sg

@@ -1,5 +1,6 @@
 // Batch normalisation. Statistics: differences from a value of the channel, summed in short runs
 // and then in double, so that a mean far from zero costs no precision.
+#include "core/cuda/any_dtype.h"
 #include "core/cuda/column_sums.h"
 #include "core/cuda/divide.h"
 #include "core/cuda/kernels_image.h"
@@ -39,24 +40,9 @@ struct Factors {
 // A vector of any floating dtype, in double.
 struct AnyVector {
   ChannelVector v;
-  SG_HD double get(std::int64_t c) const {
-    const std::int64_t at = c * v.stride;
-    if (v.dtype == DType::f64) return static_cast<const double*>(v.data)[at];
-    if (v.dtype == DType::bf16) return static_cast<float>(static_cast<const bf16*>(v.data)[at]);
-    if (v.dtype == DType::f16) return static_cast<float>(static_cast<const f16*>(v.data)[at]);
-    return static_cast<const float*>(v.data)[at];
-  }
+  SG_HD double get(std::int64_t c) const { return get_value(v.data, v.dtype, c * v.stride); }
   SG_HD void set(std::int64_t c, double value) const {
-    if (v.data == nullptr) return;
-    const std::int64_t at = c * v.stride;
-    if (v.dtype == DType::f64)
-      static_cast<double*>(v.data)[at] = value;
-    else if (v.dtype == DType::bf16)
-      static_cast<bf16*>(v.data)[at] = bf16(static_cast<float>(value));
-    else if (v.dtype == DType::f16)
-      static_cast<f16*>(v.data)[at] = f16(static_cast<float>(value));
-    else
-      static_cast<float*>(v.data)[at] = static_cast<float>(value);
+    if (v.data != nullptr) put_value(v.data, v.dtype, c * v.stride, value);
   }
 };
 
@@ -267,7 +253,7 @@ ColumnParts batch_norm_parts(const BatchNormLayout& l) {
 void batch_norm_statistics(const Launch& on, DType dtype, const BatchNormLayout& l, const void* x,
                            double* partial, double eps, void* mean, void* invstd, double momentum,
                            const ChannelVector& running_mean, const ChannelVector& running_var) {
-  visit_float(dtype, [&](auto type) {
+  visit_floating(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     using C = compute_t<T>;
     const Squares<T> terms{static_cast<const T*>(x), l.last ? 1 : l.area};
@@ -289,21 +275,17 @@ void batch_norm_statistics(const Launch& on, DType dtype, const BatchNormLayout&
 void batch_norm_given(const Launch& on, DType dtype, std::int64_t channels, double eps,
                       const ChannelVector& running_mean, const ChannelVector& running_var,
                       void* mean, void* invstd) {
-  const auto run = [&]<class C>(Type<C>) {
+  visit_wide(dtype, [&]<class C>(Type<C>) {
     for_each(
         on, channels,
         Given<C>{
             {running_mean}, {running_var}, eps, static_cast<C*>(mean), static_cast<C*>(invstd)});
-  };
-  if (dtype == DType::f64)
-    run(Type<double>{});
-  else
-    run(Type<float>{});
+  });
 }
 
 void batch_norm_normalize(const Launch& on, DType dtype, const BatchNormLayout& l, const void* x,
                           const BatchNormFactors& factors, void* y) {
-  visit_float(dtype, [&](auto type) {
+  visit_floating(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     each_value<T>(on, l, {x, y}, [&]<int kPack>(Count<kPack>) {
       return Normalize<T, kPack>{ChannelOf(l, kPack), Factors<compute_t<T>>(factors),
@@ -316,7 +298,7 @@ void batch_norm_sums(const Launch& on, DType dtype, const BatchNormLayout& l, co
                      const void* dy, const BatchNormFactors& factors, double* partial,
                      const ChannelVector& weight_grad, const ChannelVector& bias_grad,
                      void* slopes) {
-  visit_float(dtype, [&](auto type) {
+  visit_floating(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     using C = compute_t<T>;
     const ColumnParts parts = batch_norm_parts(l);
@@ -338,7 +320,7 @@ void batch_norm_sums(const Launch& on, DType dtype, const BatchNormLayout& l, co
 void batch_norm_input_grad(const Launch& on, DType dtype, const BatchNormLayout& l, const void* x,
                            const void* dy, const BatchNormFactors& factors, const void* slopes,
                            void* dx) {
-  visit_float(dtype, [&](auto type) {
+  visit_floating(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     using C = compute_t<T>;
     each_value<T>(on, l, {x, dy, dx}, [&]<int kPack>(Count<kPack>) {

@@ -148,7 +148,7 @@ PatchRow patch_row(const ConvGeometry& g) {
 
 void im2col(const Launch& on, DType dtype, const ConvGeometry& g, const ImageView<const void>& x,
             std::int64_t first, std::int64_t count, void* rows) {
-  visit_float(dtype, [&](auto type) {
+  visit_floating(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     const ImageView<const T> view{static_cast<const T*>(x.data), x.sn, x.sc, x.sy, x.sx};
     const auto run = [&]<int kPack>(Count<kPack>) {
@@ -167,7 +167,7 @@ void im2col(const Launch& on, DType dtype, const ConvGeometry& g, const ImageVie
 
 void col2im(const Launch& on, DType dtype, const ConvGeometry& g, std::int64_t images,
             const void* rows, void* dx) {
-  visit_float(dtype, [&](auto type) {
+  visit_floating(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     using C = compute_t<T>;
     const PatchRow row = patch_row(g);
@@ -183,7 +183,7 @@ void col2im(const Launch& on, DType dtype, const ConvGeometry& g, std::int64_t i
 
 void pack_filters(const Launch& on, DType dtype, const ConvGeometry& g, const void* weight,
                   void* filters) {
-  visit_float(dtype, [&](auto type) {
+  visit_floating(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     for_each(on, g.o * patch_row(g).padded,
              PackFilters<T>{PatchIndex(g, 1), g.kh * g.kw, static_cast<const T*>(weight),
@@ -193,7 +193,7 @@ void pack_filters(const Launch& on, DType dtype, const ConvGeometry& g, const vo
 
 void unpack_filters(const Launch& on, DType dtype, const ConvGeometry& g, const void* filters,
                     void* weight) {
-  visit_float(dtype, [&](auto type) {
+  visit_floating(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     const PatchRow row = patch_row(g);
     for_each(on, g.o * row.length,
@@ -217,7 +217,7 @@ ColumnParts column_parts(std::int64_t rows, std::int64_t channels) {
 
 void column_sums(const Launch& on, DType dtype, std::int64_t rows, std::int64_t channels,
                  const void* x, double* partial, void* sums) {
-  visit_float(dtype, [&](auto type) {
+  visit_floating(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     const ColumnParts parts = column_parts(rows, channels);
     partial_sums(on, parts, rows, Value<T>{static_cast<const T*>(x)}, partial);

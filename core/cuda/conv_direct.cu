@@ -199,7 +199,7 @@ bool conv_direct_pays(const ConvGeometry& g) {
 void conv_direct(const Launch& on, DType dtype, const ConvGeometry& g,
                  const ImageView<const void>& x, const void* weight, const void* bias, bool relu,
                  void* y) {
-  visit_float(dtype, [&](auto type) {
+  visit_floating(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     const Block block(g.groups, g.o / g.groups);
     for_each(on, g.n * g.oh * g.ow * block.blocks.divisor(),
@@ -211,7 +211,7 @@ void conv_direct(const Launch& on, DType dtype, const ConvGeometry& g,
 
 void conv_direct_input_grad(const Launch& on, DType dtype, const ConvGeometry& g, const void* dy,
                             const void* weight, void* dx) {
-  visit_float(dtype, [&](auto type) {
+  visit_floating(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     const Block block(g.groups, g.c / g.groups);
     for_each(on, g.n * g.h * g.w * block.blocks.divisor(),
@@ -233,7 +233,7 @@ std::int64_t conv_direct_parts(const ConvGeometry& g) {
 
 void conv_direct_weight_grad(const Launch& on, DType dtype, const ConvGeometry& g, const void* dy,
                              const ImageView<const void>& x, double* partial, void* weight_grad) {
-  visit_float(dtype, [&](auto type) {
+  visit_floating(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     const Block block(g.groups, g.o / g.groups);
     const std::int64_t parts = conv_direct_parts(g), ins = g.c / g.groups;

@@ -185,7 +185,7 @@ void embedding_grad(const Launch& on, DType dtype, std::int64_t count,
                     const std::uint32_t* sorted_keys, const std::int32_t* sorted_places,
                     const void* grad, std::int64_t rows, std::int64_t dim, void* pieces,
                     void* grad_weight) {
-  visit_floats(dtype, [&](auto type) {
+  visit_floating(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     using C = compute_t<T>;
     const auto run = [&]<int kWide>() {

@@ -2,6 +2,7 @@
 // rows.
 #include "core/kernels/rows.h"
 
+#include "core/cuda/any_dtype.h"
 #include "core/cuda/found.h"
 #include "core/cuda/kernels_rows.h"
 #include "core/cuda/row.h"
@@ -114,14 +115,7 @@ struct Total {
     if (!team.first()) return;
     if (grad != nullptr) value = of(grad);
     if (mean) value /= count;
-    if (dtype == DType::f64)
-      *static_cast<double*>(out) = value;
-    else if (dtype == DType::f32)
-      *static_cast<float*>(out) = static_cast<float>(value);
-    else if (dtype == DType::bf16)
-      *static_cast<bf16*>(out) = bf16(static_cast<float>(value));
-    else
-      *static_cast<f16*>(out) = f16(static_cast<float>(value));
+    put_value(out, dtype, 0, value);
   }
 };
 
@@ -142,7 +136,7 @@ void total(const Launch& on, const CrossEntropyCall& c, const void* loss, double
 }  // namespace
 
 void cross_entropy(const Launch& on, const CrossEntropyCall& c, void* loss) {
-  visit_floats(c.dtype, [&](auto type) {
+  visit_floating(c.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     for_rows(on, c.rows, c.n, Loss<T>{c, static_cast<compute_t<T>*>(loss)});
   });
@@ -150,7 +144,7 @@ void cross_entropy(const Launch& on, const CrossEntropyCall& c, void* loss) {
 
 void cross_entropy_grad(const Launch& on, const CrossEntropyCall& c, const void* scale,
                         std::int64_t scale_stride, void* grad_logits) {
-  visit_floats(c.dtype, [&](auto type) {
+  visit_floating(c.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     for_rows(on, c.rows, c.n,
              LossGrad<T>{c, static_cast<const compute_t<T>*>(scale), scale_stride,

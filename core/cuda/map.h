@@ -28,14 +28,13 @@ struct Map {
   SG_HD void operator()(std::int64_t i) const {
     constexpr int kCount = Pack<T>::kCount;
     if (i >= packed / kCount) return one(packed + (i - packed / kCount));
-    Pack<T> x[kInputs];
+    Pack<T> x[kInputs] = {};
     for (int k = 0; k < kInputs; ++k)
       if (in[k] != nullptr) x[k] = reinterpret_cast<const Pack<T>*>(in[k])[i];
     Out y[kCount];
     for (int j = 0; j < kCount; ++j) {
       C v[kInputs];
-      for (int k = 0; k < kInputs; ++k)
-        v[k] = in[k] != nullptr ? static_cast<C>(x[k].values[j]) : C(0);
+      for (int k = 0; k < kInputs; ++k) v[k] = static_cast<C>(x[k].values[j]);
       y[j] = static_cast<Out>(f(v));
     }
     for (int j = 0; j < kCount; ++j) store(i * kCount + j, y, j);

@@ -37,19 +37,4 @@ void with_pack(std::int64_t size, std::initializer_list<const void*> pointers, F
   f(Count<1>{});
 }
 
-/// visit() of the floating dtypes alone.
-template <class F>
-void visit_float(DType dtype, F&& f) {
-  switch (dtype) {
-    case DType::f64:
-      return f(Type<double>{});
-    case DType::bf16:
-      return f(Type<bf16>{});
-    case DType::f16:
-      return f(Type<f16>{});
-    default:
-      return f(Type<float>{});
-  }
-}
-
 }  // namespace sg::cuda

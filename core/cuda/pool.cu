@@ -52,6 +52,49 @@ struct Covering {
   }
 };
 
+// f(place in the window, values) for the inputs of the window of output `o`, in row-major order.
+template <int kPack, class T, class F>
+SG_HD void each_input(const PoolGeometry& g, const Place::At& o, const T* x, F&& f) {
+  const Window w(g, o.y, o.x);
+  for (std::int64_t r = w.y0; r < w.y1; ++r)
+    for (std::int64_t c = w.x0; c < w.x1; ++c)
+      f((r - w.top) * g.kw + c - w.left,
+        load<kPack>(x + ((o.n * g.h + r) * g.w + c) * g.c + o.c * kPack));
+}
+
+struct Strides {
+  Divider rows, columns;
+  explicit Strides(const PoolGeometry& g) : rows(g.sh), columns(g.sw) {}
+};
+
+// f(first element, place in the window) for the outputs whose windows input `in` is in.
+template <int kPack, class F>
+SG_HD void each_output(const PoolGeometry& g, const Strides& strides, const Place::At& in, F&& f) {
+  const Covering rows(strides.rows, g.kh, g.ph, g.oh, in.y);
+  const Covering columns(strides.columns, g.kw, g.pw, g.ow, in.x);
+  for (std::int64_t r = rows.first; r < rows.last; ++r)
+    for (std::int64_t c = columns.first; c < columns.last; ++c)
+      f(((in.n * g.oh + r) * g.ow + c) * g.c + in.c * kPack,
+        (in.y + g.ph - r * g.sh) * g.kw + in.x + g.pw - c * g.sw);
+}
+
+template <class T, int kPack>
+struct Sums {
+  using C = compute_t<T>;
+  C v[kPack] = {};
+  SG_HD void add(const Values<T, kPack>& values) {
+    for (int k = 0; k < kPack; ++k) v[k] = v[k] + static_cast<C>(values.v[k]);
+  }
+  SG_HD void scale(C factor) {
+    for (int k = 0; k < kPack; ++k) v[k] = v[k] * factor;
+  }
+  SG_HD Values<T, kPack> values() const {
+    Values<T, kPack> result;
+    for (int k = 0; k < kPack; ++k) result.v[k] = static_cast<T>(v[k]);
+    return result;
+  }
+};
+
 template <class T, class I, int kPack>
 struct MaxPool {
   using C = compute_t<T>;
@@ -62,24 +105,19 @@ struct MaxPool {
   I* index;
 
   SG_HD void operator()(std::int64_t i) const {
-    const Place::At o = place.of(i);
-    const Window w(g, o.y, o.x);
     Values<T, kPack> best{};
     Values<I, kPack> at{};
     bool any = false;
-    for (std::int64_t r = w.y0; r < w.y1; ++r)
-      for (std::int64_t c = w.x0; c < w.x1; ++c) {
-        const auto here = static_cast<I>((r - w.top) * g.kw + c - w.left);
-        const Values<T, kPack> v = load<kPack>(x + ((o.n * g.h + r) * g.w + c) * g.c + o.c * kPack);
-        for (int k = 0; k < kPack; ++k) {
-          const C value = static_cast<C>(v.v[k]);
-          // A later element wins only if it is greater, or NaN.
-          const bool wins = !any || value > static_cast<C>(best.v[k]) || value != value;
-          best.v[k] = wins ? v.v[k] : best.v[k];
-          at.v[k] = wins ? here : at.v[k];
-        }
-        any = true;
+    each_input<kPack>(g, place.of(i), x, [&](std::int64_t here, const Values<T, kPack>& v) {
+      for (int k = 0; k < kPack; ++k) {
+        const C value = static_cast<C>(v.v[k]);
+        // A later element wins only if it is greater, or NaN.
+        const bool wins = !any || value > static_cast<C>(best.v[k]) || value != value;
+        best.v[k] = wins ? v.v[k] : best.v[k];
+        at.v[k] = wins ? static_cast<I>(here) : at.v[k];
       }
+      any = true;
+    });
     store(y + i * kPack, best);
     store(index + i * kPack, at);
   }
@@ -90,77 +128,55 @@ struct MaxPoolGrad {
   using C = compute_t<T>;
   PoolGeometry g;
   Place place;
-  Divider sh, sw;
+  Strides strides;
   const T* dy;
   const I* index;
   T* dx;
 
   SG_HD void operator()(std::int64_t i) const {
-    const Place::At in = place.of(i);
-    const Covering rows(sh, g.kh, g.ph, g.oh, in.y), columns(sw, g.kw, g.pw, g.ow, in.x);
-    C sum[kPack] = {};
-    for (std::int64_t r = rows.first; r < rows.last; ++r)
-      for (std::int64_t c = columns.first; c < columns.last; ++c) {
-        const std::int64_t from = ((in.n * g.oh + r) * g.ow + c) * g.c + in.c * kPack;
-        const auto here = static_cast<I>((in.y + g.ph - r * g.sh) * g.kw + in.x + g.pw - c * g.sw);
-        const Values<I, kPack> at = load<kPack>(index + from);
-        const Values<T, kPack> v = load<kPack>(dy + from);
-        for (int k = 0; k < kPack; ++k)
-          if (at.v[k] == here) sum[k] = sum[k] + static_cast<C>(v.v[k]);
-      }
-    Values<T, kPack> result;
-    for (int k = 0; k < kPack; ++k) result.v[k] = static_cast<T>(sum[k]);
-    store(dx + i * kPack, result);
+    Sums<T, kPack> sums;
+    each_output<kPack>(g, strides, place.of(i), [&](std::int64_t from, std::int64_t here) {
+      const Values<I, kPack> at = load<kPack>(index + from);
+      const Values<T, kPack> v = load<kPack>(dy + from);
+      for (int k = 0; k < kPack; ++k)
+        if (at.v[k] == static_cast<I>(here)) sums.v[k] = sums.v[k] + static_cast<C>(v.v[k]);
+    });
+    store(dx + i * kPack, sums.values());
   }
 };
 
 template <class T, int kPack>
 struct AvgPool {
-  using C = compute_t<T>;
   PoolGeometry g;
   Place place;
-  C scale;
+  compute_t<T> scale;
   const T* x;
   T* y;
 
   SG_HD void operator()(std::int64_t i) const {
-    const Place::At o = place.of(i);
-    const Window w(g, o.y, o.x);
-    C sum[kPack] = {};
-    for (std::int64_t r = w.y0; r < w.y1; ++r)
-      for (std::int64_t c = w.x0; c < w.x1; ++c) {
-        const Values<T, kPack> v = load<kPack>(x + ((o.n * g.h + r) * g.w + c) * g.c + o.c * kPack);
-        for (int k = 0; k < kPack; ++k) sum[k] = sum[k] + static_cast<C>(v.v[k]);
-      }
-    Values<T, kPack> result;
-    for (int k = 0; k < kPack; ++k) result.v[k] = static_cast<T>(sum[k] * scale);
-    store(y + i * kPack, result);
+    Sums<T, kPack> sums;
+    each_input<kPack>(g, place.of(i), x,
+                      [&](std::int64_t, const Values<T, kPack>& v) { sums.add(v); });
+    sums.scale(scale);
+    store(y + i * kPack, sums.values());
   }
 };
 
 template <class T, int kPack>
 struct AvgPoolGrad {
-  using C = compute_t<T>;
   PoolGeometry g;
   Place place;
-  Divider sh, sw;
-  C scale;
+  Strides strides;
+  compute_t<T> scale;
   const T* dy;
   T* dx;
 
   SG_HD void operator()(std::int64_t i) const {
-    const Place::At in = place.of(i);
-    const Covering rows(sh, g.kh, g.ph, g.oh, in.y), columns(sw, g.kw, g.pw, g.ow, in.x);
-    C sum[kPack] = {};
-    for (std::int64_t r = rows.first; r < rows.last; ++r)
-      for (std::int64_t c = columns.first; c < columns.last; ++c) {
-        const Values<T, kPack> v =
-            load<kPack>(dy + ((in.n * g.oh + r) * g.ow + c) * g.c + in.c * kPack);
-        for (int k = 0; k < kPack; ++k) sum[k] = sum[k] + static_cast<C>(v.v[k]);
-      }
-    Values<T, kPack> result;
-    for (int k = 0; k < kPack; ++k) result.v[k] = static_cast<T>(sum[k] * scale);
-    store(dx + i * kPack, result);
+    Sums<T, kPack> sums;
+    each_output<kPack>(g, strides, place.of(i),
+                       [&](std::int64_t from, std::int64_t) { sums.add(load<kPack>(dy + from)); });
+    sums.scale(scale);
+    store(dx + i * kPack, sums.values());
   }
 };
 
@@ -189,7 +205,7 @@ std::int64_t inputs(const PoolGeometry& g) { return g.n * g.h * g.w * g.c; }
 
 template <class F>
 void visit_both(DType dtype, DType index_dtype, F&& f) {
-  visit_float(dtype, [&](auto type) {
+  visit_floating(dtype, [&](auto type) {
     if (index_dtype == DType::u8)
       f(type, Type<std::uint8_t>{});
     else
@@ -219,7 +235,7 @@ void max_pool_grad(const Launch& on, DType dtype, DType index_dtype, const PoolG
     using I = typename decltype(index_type)::type;
     with_pack<T>(g.c, {dy, index, dx}, [&]<int kPack>(Count<kPack>) {
       for_each(on, inputs(g) / kPack,
-               MaxPoolGrad<T, I, kPack>{g, Place(g, kPack, g.h, g.w), Divider(g.sh), Divider(g.sw),
+               MaxPoolGrad<T, I, kPack>{g, Place(g, kPack, g.h, g.w), Strides(g),
                                         static_cast<const T*>(dy), static_cast<const I*>(index),
                                         static_cast<T*>(dx)});
     });
@@ -227,7 +243,7 @@ void max_pool_grad(const Launch& on, DType dtype, DType index_dtype, const PoolG
 }
 
 void avg_pool(const Launch& on, DType dtype, const PoolGeometry& g, const void* x, void* y) {
-  visit_float(dtype, [&](auto type) {
+  visit_floating(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     with_pack<T>(g.c, {x, y}, [&]<int kPack>(Count<kPack>) {
       for_each(on, outputs(g) / kPack,
@@ -238,20 +254,20 @@ void avg_pool(const Launch& on, DType dtype, const PoolGeometry& g, const void* 
 }
 
 void avg_pool_grad(const Launch& on, DType dtype, const PoolGeometry& g, const void* dy, void* dx) {
-  visit_float(dtype, [&](auto type) {
+  visit_floating(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     with_pack<T>(g.c, {dy, dx}, [&]<int kPack>(Count<kPack>) {
-      for_each(on, inputs(g) / kPack,
-               AvgPoolGrad<T, kPack>{g, Place(g, kPack, g.h, g.w), Divider(g.sh), Divider(g.sw),
-                                     share<compute_t<T>>(g), static_cast<const T*>(dy),
-                                     static_cast<T*>(dx)});
+      for_each(
+          on, inputs(g) / kPack,
+          AvgPoolGrad<T, kPack>{g, Place(g, kPack, g.h, g.w), Strides(g), share<compute_t<T>>(g),
+                                static_cast<const T*>(dy), static_cast<T*>(dx)});
     });
   });
 }
 
 void plane_means(const Launch& on, DType dtype, std::int64_t planes, std::int64_t area,
                  const void* x, void* y) {
-  visit_float(dtype, [&](auto type) {
+  visit_floating(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     for_rows(on, planes, area, PlaneMean<T>{area, static_cast<const T*>(x), static_cast<T*>(y)});
   });

@@ -73,7 +73,7 @@ struct StridedDropout {
 
 void dropout(const Launch& on, DType dtype, std::int64_t samples, std::int64_t n,
              std::uint64_t first_sample, const kernels::DropoutMask& mask, const void* x, void* y) {
-  visit_floats(dtype, [&](auto type) {
+  visit_floating(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     const std::int64_t fours = (n + 3) / 4, units = samples * fours;
     const T* from = static_cast<const T*>(x);
@@ -89,7 +89,7 @@ void dropout(const Launch& on, DType dtype, std::int64_t samples, std::int64_t n
 void dropout_strided(const Launch& on, DType dtype, std::int64_t count, std::int64_t n,
                      std::uint64_t first_sample, const kernels::DropoutMask& mask,
                      const Walk<3>& walk, const void* x, void* y) {
-  visit_floats(dtype, [&](auto type) {
+  visit_floating(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     for_each(on, count,
              StridedDropout<T>{static_cast<const T*>(x), static_cast<T*>(y), Divider(n),

@@ -4,6 +4,7 @@
 // in the same way again.
 #include "core/cuda/kernels_reduce.h"
 
+#include "core/cuda/any_dtype.h"
 #include "core/cuda/map.h"
 #include "core/cuda/reduce_parts.h"
 
@@ -66,17 +67,7 @@ struct Result {
   DType dtype;
   double divisor;
 
-  SG_HD void put(std::int64_t i, double value) const {
-    value /= divisor;
-    if (dtype == DType::f64)
-      static_cast<double*>(data)[i] = value;
-    else if (dtype == DType::f32)
-      static_cast<float*>(data)[i] = static_cast<float>(value);
-    else if (dtype == DType::bf16)
-      static_cast<bf16*>(data)[i] = bf16(static_cast<float>(value));
-    else
-      static_cast<f16*>(data)[i] = f16(static_cast<float>(value));
-  }
+  SG_HD void put(std::int64_t i, double value) const { put_value(data, dtype, i, value / divisor); }
   SG_HD void put(std::int64_t i, std::int64_t value) const {
     if (dtype == DType::i64)
       static_cast<std::int64_t*>(data)[i] = value;

@@ -44,17 +44,4 @@ SG_HD auto out_row(T* data, std::int64_t r, std::int64_t n) {
     return HalfOutRow<T>{data + r * n};
 }
 
-/// f(Type<T>) for the floating dtypes.
-template <class F>
-void visit_floats(DType dtype, F&& f) {
-  if (dtype == DType::f64)
-    f(Type<double>{});
-  else if (dtype == DType::f32)
-    f(Type<float>{});
-  else if (dtype == DType::bf16)
-    f(Type<bf16>{});
-  else
-    f(Type<f16>{});
-}
-
 }  // namespace sg::cuda

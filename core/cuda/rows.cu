@@ -115,7 +115,7 @@ const T* as(const void* data) {
 
 void row_op(const Launch& on, RowOp op, DType dtype, std::int64_t rows, std::int64_t n,
             const void* x, const void* grad, void* out) {
-  visit_floats(dtype, [&](auto type) {
+  visit_floating(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     const auto run = [&]<RowOp kOp>() {
       for_rows(on, rows, n, RowMap<T, kOp>{as<T>(x), as<T>(grad), static_cast<T*>(out), n});
@@ -135,7 +135,7 @@ void row_op(const Launch& on, RowOp op, DType dtype, std::int64_t rows, std::int
 
 void layer_norm(const Launch& on, DType dtype, std::int64_t rows, std::int64_t n, const void* x,
                 const void* weight, const void* bias, double eps, void* y, void* mean, void* rstd) {
-  visit_floats(dtype, [&](auto type) {
+  visit_floating(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     using C = compute_t<T>;
     for_rows(on, rows, n,
@@ -147,7 +147,7 @@ void layer_norm(const Launch& on, DType dtype, std::int64_t rows, std::int64_t n
 void layer_norm_grad(const Launch& on, DType dtype, std::int64_t rows, std::int64_t n,
                      const void* x, const void* weight, const void* grad, const void* mean,
                      const void* rstd, void* grad_x) {
-  visit_floats(dtype, [&](auto type) {
+  visit_floating(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     using C = compute_t<T>;
     for_rows(on, rows, n,
@@ -159,7 +159,7 @@ void layer_norm_grad(const Launch& on, DType dtype, std::int64_t rows, std::int6
 void layer_norm_grad_affine(const Launch& on, DType dtype, std::int64_t rows, std::int64_t n,
                             const void* x, const void* grad, const void* mean, const void* rstd,
                             std::int64_t pieces, double* partial) {
-  visit_floats(dtype, [&](auto type) {
+  visit_floating(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     using C = compute_t<T>;
     const auto run = [&]<int kWide>() {

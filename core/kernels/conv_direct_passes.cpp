@@ -403,13 +403,7 @@ void backward_group(const ConvGeometry& g, ImageView<const float> dy, const floa
           }
       });
     });
-  if (grads.db == nullptr) return;
-  for (int64_t o = 0; o < g.o; ++o) {
-    double total = 0;
-    for (int64_t part = 0; part < parts; ++part)
-      total += bias_sums[static_cast<std::size_t>(part * g.o + o)];
-    grads.db[o] = static_cast<float>(total);
-  }
+  if (grads.db != nullptr) add_parts(bias_sums, g.o, grads.db);
 }
 
 // A kernel of 1x1 with a stride leaves pixels of dx that nothing reaches.

@@ -2,6 +2,9 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
+#include <iterator>
+#include <vector>
 
 #include "core/kernels/conv.h"
 #include "core/kernels/conv_direct.h"
@@ -15,6 +18,18 @@ inline constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) { return
 inline Tensor scratch(std::int64_t floats) {
   Scoped kind(current_rank().kind, Kind::buffers);
   return Tensor::empty({std::max<std::int64_t>(floats, 1)}, DType::f32, kCpu);
+}
+
+// A bias's gradient from the sums of each part of the images, [parts][channels], added in the order
+// of the parts.
+inline void add_parts(const std::vector<double>& sums, std::int64_t channels, float* db) {
+  const std::int64_t parts = std::ssize(sums) / std::max<std::int64_t>(channels, 1);
+  for (std::int64_t c = 0; c < channels; ++c) {
+    double total = 0;
+    for (std::int64_t part = 0; part < parts; ++part)
+      total += sums[static_cast<std::size_t>(part * channels + c)];
+    db[c] = static_cast<float>(total);
+  }
 }
 
 // Lanes are taken in groups of two vectors, the last of one if that is enough.

@@ -262,8 +262,8 @@ void conv_sparse_backward(const ConvGeometry& g, ImageView<const float> dy,
   });
 
   const float* sum = sums.data<float>();
-  for (int64_t o = 0; o < g.o; ++o) {
-    if (wants_w)
+  if (wants_w)
+    for (int64_t o = 0; o < g.o; ++o)
       for (int64_t c = 0; c < g.c; ++c)
         for (int64_t i = 0; i < g.kh; ++i)
           for (int64_t j = 0; j < g.kw; ++j) {
@@ -272,12 +272,7 @@ void conv_sparse_backward(const ConvGeometry& g, ImageView<const float> dy,
             for (int64_t part = 1; part < parts; ++part) total += from[part * sums_size];
             grads.dw[((o * g.c + c) * g.kh + i) * g.kw + j] = total;
           }
-    if (grads.db == nullptr) continue;
-    double total = 0;
-    for (int64_t part = 0; part < parts; ++part)
-      total += bias_sums[static_cast<std::size_t>(part * g.o + o)];
-    grads.db[o] = static_cast<float>(total);
-  }
+  if (grads.db != nullptr) add_parts(bias_sums, g.o, grads.db);
 }
 
 }  // namespace sg::kernels

@@ -172,13 +172,7 @@ void conv_winograd_backward(const ConvGeometry& g, ImageView<const float> dy, co
       winograd().filters_grad({g.c * 9, 9, g.o, g.c}, total, first, last, grads.dw);
     });
   }
-  if (grads.db == nullptr) return;
-  for (int64_t o = 0; o < g.o; ++o) {
-    double total = 0;
-    for (int64_t part = 0; part < parts; ++part)
-      total += bias_sums[static_cast<std::size_t>(part * g.o + o)];
-    grads.db[o] = static_cast<float>(total);
-  }
+  if (grads.db != nullptr) add_parts(bias_sums, g.o, grads.db);
 }
 
 }  // namespace sg::kernels

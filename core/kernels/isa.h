@@ -3,6 +3,8 @@
 // function pointers is picked at first use. A release binary therefore starts on any of them.
 #pragma once
 
+#include <type_traits>
+
 namespace sg::kernels {
 
 enum class Isa { v2, v3, v4 };
@@ -11,6 +13,15 @@ enum class Isa { v2, v3, v4 };
 /// missing one throws).
 Isa active_isa();
 const char* name_of(Isa isa);
+
+/// The loops for values of type T (float or double) of a table that has both.
+template <class T, class Table>
+const auto& loops_of(const Table& table) {
+  if constexpr (std::is_same_v<T, float>)
+    return table.f32;
+  else
+    return table.f64;
+}
 
 }  // namespace sg::kernels
 

@@ -4,7 +4,8 @@
 // over the whole range; infinities and NaN come out as in C.
 #pragma once
 
-#include <math.h>  // C's functions: an inline std:: one could be linked into code for older processors
+// C's functions: an inline one of std:: could be linked into code for older processors.
+#include <math.h>
 
 #include <bit>
 #include <cstdint>

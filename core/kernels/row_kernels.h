@@ -1,6 +1,7 @@
 // The CPU table of the row programs (core/kernels/rows.h): blocks of contiguous rows, one thread.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "core/kernels/isa.h"
@@ -45,5 +46,10 @@ struct RowKernels {
 };
 
 SG_ISA_TABLE(RowKernels, row_kernels)
+
+/// Rows of n values that are worth a thread, for parallel_for.
+inline std::int64_t row_grain(std::int64_t n) {
+  return std::max<std::int64_t>((1 << 12) / std::max<std::int64_t>(n, 1), 1);
+}
 
 }  // namespace sg::kernels

@@ -128,7 +128,9 @@ std::map<std::string, Run> make_table() {
     return embedding(extra, x[0], a.at("padding"));
   };
   t["cross_entropy"] = [](Inputs x, const Json& a, const Tensor& extra) {
-    return cross_entropy(x[0], extra, reduction_of(a), -100, a.at("label_smoothing"));
+    return cross_entropy(
+        x[0], extra,
+        {.reduction = reduction_of(a), .label_smoothing = a.at("label_smoothing").get<double>()});
   };
   t["mse_loss"] = [](Inputs x, const Json& a, const Tensor&) {
     return mse_loss(x[0], x[1], reduction_of(a));

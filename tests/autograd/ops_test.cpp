@@ -273,8 +273,11 @@ TEST(GradcheckOps, SizesZeroAndOne) {
   check([](auto x) { return slice(x[0], 0, 3, 0); }, {input({3})});
   check([](auto x) { return pad(x[0], {1, 1}); }, {input({0})});
   check([](auto x) { return embedding(Tensor::empty({0}, DType::i64), x[0]); }, {input({2, 3})});
-  check([](auto x) { return cross_entropy(x[0], Tensor::empty({0}, DType::i64), Reduction::sum); },
-        {input({0, 3})});
+  check(
+      [](auto x) {
+        return cross_entropy(x[0], Tensor::empty({0}, DType::i64), {.reduction = Reduction::sum});
+      },
+      {input({0, 3})});
   check([](auto x) { return mse_loss(x[0], x[1]); }, {input({1}), input({1})});
 }
 
@@ -423,12 +426,12 @@ TEST(OpErrors, CrossEntropyTargets) {
             }),
             "[cross_entropy] class probabilities f32 [4, 9] must be as the logits f32 [4, 10]");
   EXPECT_EQ(error_of([&] {
-              cross_entropy(logits, targets({1, 2, 3, 4}), Reduction::mean, -100, 1.5);
+              cross_entropy(logits, targets({1, 2, 3, 4}), {.label_smoothing = 1.5});
             }),
             "[cross_entropy] label smoothing must lie in [0, 1], got 1.5");
   // All ignored: 0 / 0, as in PyTorch. Another ignore_index may be any number.
   EXPECT_TRUE(std::isnan(cross_entropy(logits, targets({-100, -100, -100, -100})).item()));
-  EXPECT_NEAR(cross_entropy(logits, targets({77, 1, 77, 2}), Reduction::mean, 77).item(),
+  EXPECT_NEAR(cross_entropy(logits, targets({77, 1, 77, 2}), {.ignore_index = 77}).item(),
               std::log(10.0), 1e-6);
 }
 

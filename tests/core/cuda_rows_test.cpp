@@ -196,15 +196,13 @@ TEST_F(GpuRows, CrossEntropy) {
       for (const Tensor& targets : {Tensor::from(hard, rows).to(kCpu),
                                     ops::softmax(noise(shape, dtype, 13), 1).contiguous()})
         for (const double smoothing : {0.0, 0.1})
-          for (const auto reduction :
-               {ops::LossReduction::none, ops::LossReduction::sum, ops::LossReduction::mean}) {
-            const ops::CrossEntropyOptions options{reduction, -100, smoothing};
+          for (const auto reduction : {Reduction::none, Reduction::sum, Reduction::mean}) {
+            const CrossEntropyOptions options{reduction, -100, smoothing};
             const double off = 4 * precision(dtype);
             expect_as_on_cpu(
                 [&](auto& t, auto& u) { return ops::cross_entropy(t, u, options).loss; }, x, off,
                 targets);
-            const Tensor grad =
-                noise(reduction == ops::LossReduction::none ? rows : Shape{}, dtype, 14);
+            const Tensor grad = noise(reduction == Reduction::none ? rows : Shape{}, dtype, 14);
             expect_as_on_cpu(
                 [&](auto& t, auto& u) {
                   const Tensor stats = ops::cross_entropy(t, u, options).stats;

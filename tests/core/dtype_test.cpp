@@ -19,7 +19,7 @@ constexpr float kFloatNan = std::numeric_limits<float>::quiet_NaN();
 // both sides.
 template <class H>
 std::vector<float> interesting_floats() {
-  std::vector<float> values{0.0f,     -0.0f,    1e-45f,   -1e-45f, 1e38f,     65503.9f,
+  std::vector<float> values{0.0f,     -0.0f,    1e-45f,   -1e-45f, 1e38f,          65503.9f,
                             65519.9f, 65520.0f, 65536.0f, 3.4e38f, kFloatInfinity, -kFloatInfinity};
   for (int bits = 0; bits < 0x10000; bits += 7) {
     H h;
@@ -31,7 +31,8 @@ std::vector<float> interesting_floats() {
     const float y = next;
     const float middle = static_cast<float>((static_cast<double>(x) + static_cast<double>(y)) / 2);
     for (const float v : {x, middle})
-      for (const float w : {std::nextafter(v, -kFloatInfinity), v, std::nextafter(v, kFloatInfinity)})
+      for (const float w :
+           {std::nextafter(v, -kFloatInfinity), v, std::nextafter(v, kFloatInfinity)})
         values.push_back(w);
   }
   return values;
