@@ -9,11 +9,11 @@
 namespace sg::optim {
 namespace {
 
-class Adam final : public Optimizer {
+class Adam final : public TypedOptimizer<Adam> {
  public:
   Adam(const char* name, bool decoupled, const Hyper& defaults)
-      : Optimizer(name, {"lr", "beta1", "beta2", "eps", "weight_decay"}, {"exp_avg", "exp_avg_sq"},
-                  defaults),
+      : TypedOptimizer(name, {"lr", "beta1", "beta2", "eps", "weight_decay"},
+                       {"exp_avg", "exp_avg_sq"}, defaults),
         decoupled_(decoupled) {
     check(defaults);
   }
@@ -26,19 +26,12 @@ class Adam final : public Optimizer {
     SG_CHECK(h.eps >= 0, "[{}] eps must be >= 0, got {}", name(), h.eps);
     SG_CHECK(h.weight_decay >= 0, "[{}] weight_decay must be >= 0, got {}", name(), h.weight_decay);
   }
-  void run(std::span<float> param, std::span<const float> grad, States<float> state,
-           const Hyper& hyper, const StepValues& values, Device device) const override {
-    run_any(param, grad, state, hyper, values, device);
-  }
-  void run(std::span<double> param, std::span<const double> grad, States<double> state,
-           const Hyper& hyper, const StepValues& values, Device device) const override {
-    run_any(param, grad, state, hyper, values, device);
-  }
 
  private:
+  friend TypedOptimizer<Adam>;
   template <class T>
-  void run_any(std::span<T> param, std::span<const T> grad, States<T> state, const Hyper& hyper,
-               const StepValues& values, Device device) const {
+  void apply(std::span<T> param, std::span<const T> grad, States<T> state, const Hyper& hyper,
+             const StepValues& values, Device device) const {
     // Corrections in double, on the caller's thread: 1 - beta2^step loses half of a float's digits
     // in step 1.
     const double step = static_cast<double>(values.step);

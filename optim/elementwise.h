@@ -35,33 +35,29 @@
 namespace sg::optim {
 
 template <class Rule>
-class Elementwise final : public Optimizer {
+class Elementwise final : public TypedOptimizer<Elementwise<Rule>> {
  public:
   explicit Elementwise(const Hyper& defaults)
-      : Optimizer(Rule::name, Rule::hyper_names(), Rule::state_names(), defaults) {
+      : Elementwise::TypedOptimizer(Rule::name, Rule::hyper_names(), Rule::state_names(),
+                                    defaults) {
     check(defaults);
   }
 
  protected:
   void check(const Hyper& hyper) const override { Rule::check(hyper); }
-  void run(std::span<float> param, std::span<const float> grad, States<float> state,
-           const Hyper& hyper, const StepValues& values, Device device) const override {
-    run_any(param, grad, state, hyper, values, device);
-  }
-  void run(std::span<double> param, std::span<const double> grad, States<double> state,
-           const Hyper& hyper, const StepValues& values, Device device) const override {
-    run_any(param, grad, state, hyper, values, device);
-  }
 
  private:
+  friend TypedOptimizer<Elementwise>;
+
   // The number of states is the number of arguments that the rule takes beyond the parameter and
   // the gradient.
   template <class T>
-  void run_any(std::span<T> param, std::span<const T> grad, States<T> state, const Hyper& hyper,
-               const StepValues& values, Device device) const {
+  void apply(std::span<T> param, std::span<const T> grad, States<T> state, const Hyper& hyper,
+             const StepValues& values, Device device) const {
     SG_CHECK(!device.is_cuda(),
-             "[{}] its rule is compiled for the CPU alone; on {} use one of the library's optimizers",
-             name(), name_of(device));
+             "[{}] its rule is compiled for the CPU alone; on {} use one of the library's "
+             "optimizers",
+             this->name(), name_of(device));
     const auto rule = Rule::template rule<T>(hyper, values);
     using F = decltype(rule);
     if constexpr (std::is_invocable_v<F, T&, T>)
@@ -79,8 +75,8 @@ class Elementwise final : public Optimizer {
   template <std::size_t kStates, class T, class F>
   void loop(std::span<T> param, std::span<const T> grad, States<T> state, const StepValues& values,
             const F& rule) const {
-    SG_CHECK(state.size() == kStates, "[{}] its rule takes {} states, state_names() has {}", name(),
-             kStates, state.size());
+    SG_CHECK(state.size() == kStates, "[{}] its rule takes {} states, state_names() has {}",
+             this->name(), kStates, state.size());
     const auto scale = gradient_scale<T>(values.grad_divisor, values.clip_scale);
     std::array<T*, kStates> s{};
     for (std::size_t k = 0; k < kStates; ++k) s[k] = state[k].data();

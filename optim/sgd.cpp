@@ -9,13 +9,13 @@
 namespace sg::optim {
 namespace {
 
-class Sgd final : public Optimizer {
+class Sgd final : public TypedOptimizer<Sgd> {
  public:
   explicit Sgd(const Hyper& defaults)
-      : Optimizer("sgd", {"lr", "momentum", "dampening", "weight_decay", "nesterov"},
-                  defaults.momentum != 0 ? std::vector<std::string>{"momentum_buffer"}
-                                         : std::vector<std::string>{},
-                  defaults) {
+      : TypedOptimizer("sgd", {"lr", "momentum", "dampening", "weight_decay", "nesterov"},
+                       defaults.momentum != 0 ? std::vector<std::string>{"momentum_buffer"}
+                                              : std::vector<std::string>{},
+                       defaults) {
     check(defaults);
   }
 
@@ -32,19 +32,12 @@ class Sgd final : public Optimizer {
              "no state for it; give sgd itself a momentum",
              h.momentum);
   }
-  void run(std::span<float> param, std::span<const float> grad, States<float> state,
-           const Hyper& hyper, const StepValues& values, Device device) const override {
-    run_any(param, grad, state, hyper, values, device);
-  }
-  void run(std::span<double> param, std::span<const double> grad, States<double> state,
-           const Hyper& hyper, const StepValues& values, Device device) const override {
-    run_any(param, grad, state, hyper, values, device);
-  }
 
  private:
+  friend TypedOptimizer<Sgd>;
   template <class T>
-  static void run_any(std::span<T> param, std::span<const T> grad, States<T> state,
-                      const Hyper& hyper, const StepValues& values, Device device) {
+  void apply(std::span<T> param, std::span<const T> grad, States<T> state, const Hyper& hyper,
+             const StepValues& values, Device device) const {
     const bool first = values.step == 1;
     const kernels::SgdCoefficients<T> c{
         .scale = gradient_scale<T>(values.grad_divisor, values.clip_scale),

@@ -48,15 +48,27 @@ kernels::GradientScale<T> gradient_scale(double divisor, double clip = 1) {
           .divide = !exact};
 }
 
+/// An optimizer whose update is one template for f32 and f64: Derived has, for T = float and
+/// double,
+///   void apply(std::span<T> param, std::span<const T> grad, States<T> state, const Hyper& hyper,
+///              const StepValues& values, Device device) const
+template <class Derived>
+class TypedOptimizer : public Optimizer {
+ protected:
+  using Optimizer::Optimizer;
+  void run(std::span<float> param, std::span<const float> grad, States<float> state,
+           const Hyper& hyper, const StepValues& values, Device device) const final {
+    static_cast<const Derived*>(this)->apply(param, grad, state, hyper, values, device);
+  }
+  void run(std::span<double> param, std::span<const double> grad, States<double> state,
+           const Hyper& hyper, const StepValues& values, Device device) const final {
+    static_cast<const Derived*>(this)->apply(param, grad, state, hyper, values, device);
+  }
+};
+
 template <class T>
-const kernels::UpdateLoops<T>& update_loops();
-template <>
-inline const kernels::UpdateLoops<float>& update_loops<float>() {
-  return kernels::optimizer_kernels().f32;
-}
-template <>
-inline const kernels::UpdateLoops<double>& update_loops<double>() {
-  return kernels::optimizer_kernels().f64;
+const kernels::UpdateLoops<T>& update_loops() {
+  return kernels::loops_of<T>(kernels::optimizer_kernels());
 }
 
 }  // namespace sg::optim

@@ -140,7 +140,8 @@ TEST(Clip, FollowsTorch) {
   ASSERT_TRUE(file) << SG_TEST_DATA "/optim.json is missing; tests/golden/optim.py writes it";
   const nlohmann::json runs = nlohmann::json::parse(file)["clipping"];
   ASSERT_GE(runs.size(), 8u);
-  for (const auto& run : runs) run["dtype"] == "f32" ? follow_clipped<float>(run) : follow_clipped<double>(run);
+  for (const auto& run : runs)
+    run["dtype"] == "f32" ? follow_clipped<float>(run) : follow_clipped<double>(run);
 }
 
 }  // namespace

@@ -31,8 +31,7 @@ void expect_same_on_gpu(const OptimizerPtr& optimizer, const StepValues& values)
       SCOPED_TRACE(fmt::format("{} {} x {}", optimizer->name(), n, name_of(dtype)));
       const Tensor param = noise(n, dtype, 1), grad = noise(n, dtype, 2);
       std::vector<Tensor> states;
-      for (int s = 0; s < optimizer->state_slots(); ++s)
-        states.push_back(noise(n, dtype, 3, true));
+      for (int s = 0; s < optimizer->state_slots(); ++s) states.push_back(noise(n, dtype, 3, true));
       const Tensor there = param.to(Device{DeviceType::cuda, 0});
       std::vector<Tensor> states_there;
       for (const Tensor& s : states) states_there.push_back(s.to(there.device()));
@@ -47,7 +46,8 @@ void expect_same_on_gpu(const OptimizerPtr& optimizer, const StepValues& values)
 
 TEST_F(Gpu, UpdatesHaveTheBitsOfTheCpu) {
   for (const double divisor : {1.0, 3.0, 8.0}) {
-    const StepValues values{.step = 3, .grad_divisor = divisor, .clip_scale = 0.7, .lr_factor = 0.5};
+    const StepValues values{
+        .step = 3, .grad_divisor = divisor, .clip_scale = 0.7, .lr_factor = 0.5};
     expect_same_on_gpu(adam({.lr = 1e-2}), values);
     expect_same_on_gpu(adam({.lr = 1e-2, .weight_decay = 0.1}), values);
     expect_same_on_gpu(adamw({.lr = 1e-2}), values);

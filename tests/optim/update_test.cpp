@@ -81,7 +81,8 @@ TEST(Update, FollowsTorch) {
   ASSERT_TRUE(file) << SG_TEST_DATA "/optim.json is missing; tests/golden/optim.py writes it";
   const json runs = json::parse(file)["updates"];
   ASSERT_GE(runs.size(), 40u);
-  for (const json& run : runs) run["dtype"] == "f32" ? follow_updates<float>(run) : follow_updates<double>(run);
+  for (const json& run : runs)
+    run["dtype"] == "f32" ? follow_updates<float>(run) : follow_updates<double>(run);
 }
 
 template <class T>
@@ -144,21 +145,13 @@ TYPED_TEST(UpdateBits, ScaleGradientsAsDefined) {
 }
 
 #if SG_ISA_X86
-template <class T>
-const kernels::UpdateLoops<T>& loops_of(const kernels::OptimizerKernels& table) {
-  if constexpr (sizeof(T) == 4)
-    return table.f32;
-  else
-    return table.f64;
-}
-
 // Only correctly rounded operations, so not close but equal.
 TYPED_TEST(UpdateBits, AreThoseOfEveryInstructionSet) {
   using T = TypeParam;
   using kernels::Isa;
   constexpr std::int64_t kSize = 1003;
   const auto run = [&](const kernels::OptimizerKernels& table) {
-    const auto& loops = loops_of<T>(table);
+    const auto& loops = kernels::loops_of<T>(table);
     std::vector<std::uint8_t> bytes;
     const auto keep = [&](const auto& values) {
       const auto* begin = reinterpret_cast<const std::uint8_t*>(values.data());
