@@ -65,3 +65,13 @@ else()
   set(sg_isa_flags_generic "")
 endif()
 set(sg_isa_optimize $<IF:$<CONFIG:Release>,-O3,-O2>)
+
+function(sg_isa_flags target isa)
+  sg_compile_flags(${target})
+  # -Wno-psabi: vector arguments never leave a file, so their calling convention is no concern.
+  # -Wno-pass-failed: clang warns of every simd loop that it leaves scalar for an older processor.
+  target_compile_options(${target} PRIVATE
+    ${sg_isa_optimize} ${sg_isa_flags_${isa}} -Wno-psabi
+    $<$<CXX_COMPILER_ID:Clang,AppleClang>:-Wno-pass-failed>)
+  target_compile_definitions(${target} PRIVATE SG_ISA=${isa})
+endfunction()

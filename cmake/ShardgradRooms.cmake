@@ -61,13 +61,7 @@ function(sg_room name)
     foreach(isa IN LISTS sg_isas)
       set(objects ${target}_isa_${isa})
       add_library(${objects} OBJECT ${isa_sources})
-      sg_compile_flags(${objects})
-      # -Wno-psabi: vector arguments never leave a file, so their calling convention is no concern.
-      # -Wno-pass-failed: clang warns of every simd loop that it leaves scalar for an older processor.
-      target_compile_options(${objects} PRIVATE
-        ${sg_isa_optimize} ${sg_isa_flags_${isa}} -Wno-psabi
-        $<$<CXX_COMPILER_ID:Clang,AppleClang>:-Wno-pass-failed>)
-      target_compile_definitions(${objects} PRIVATE SG_ISA=${isa})
+      sg_isa_flags(${objects} ${isa})
       foreach(property INCLUDE_DIRECTORIES COMPILE_DEFINITIONS COMPILE_OPTIONS)
         set(inherited "$<TARGET_PROPERTY:${target},INTERFACE_${property}>")
         set_property(TARGET ${objects} APPEND PROPERTY ${property} "${inherited}")

@@ -1,4 +1,5 @@
-// Walks one byte of fc1.weight through a step of zero3 on four ranks, and holds docs/a-byte-through-zero3.md to it.
+// Walks one byte of fc1.weight through a step of zero3 on four ranks, and holds
+// docs/a-byte-through-zero3.md to it.
 #include <fmt/format.h>
 
 #include <bit>
@@ -23,7 +24,8 @@ constexpr int kByte = 2;  // of the element's four, from the lowest
 
 std::string thousands(std::int64_t n) {
   std::string digits = std::to_string(n);
-  for (int i = static_cast<int>(digits.size()) - 3; i > 0; i -= 3) digits.insert(static_cast<std::size_t>(i), ",");
+  for (int i = static_cast<int>(digits.size()) - 3; i > 0; i -= 3)
+    digits.insert(static_cast<std::size_t>(i), ",");
   return digits;
 }
 
@@ -46,9 +48,9 @@ void note(Notes& notes, const std::string& moment) {
   const Traffic gather = l.traffic(Phase::training, "all_gather");
   const Traffic scatter = l.traffic(Phase::training, "reduce_scatter");
   const std::lock_guard lock(notes.mutex);
-  notes.moments.push_back(fmt::format("{:<34} {:>8} {:>11} {:>9} {:>11} {:>9}", moment,
-                                      thousands(l.live(Kind::gathered)), gather.calls, thousands(gather.bytes),
-                                      scatter.calls, thousands(scatter.bytes)));
+  notes.moments.push_back(fmt::format(
+      "{:<34} {:>8} {:>11} {:>9} {:>11} {:>9}", moment, thousands(l.live(Kind::gathered)),
+      gather.calls, thousands(gather.bytes), scatter.calls, thousands(scatter.bytes)));
 }
 
 // The identity, which notes when forward and backward pass through it.
@@ -56,13 +58,16 @@ struct Probe : nn::Module {
   Notes* notes;
   std::string forward_moment, backward_moment;
   Probe(Notes& notes, std::string forward_moment, std::string backward_moment)
-      : notes(&notes), forward_moment(std::move(forward_moment)), backward_moment(std::move(backward_moment)) {}
+      : notes(&notes),
+        forward_moment(std::move(forward_moment)),
+        backward_moment(std::move(backward_moment)) {}
   Var forward(const Var& x) override {
     note(*notes, forward_moment);
-    return record("probe", {x}, x.value(), [notes = notes, moment = backward_moment](Backward& back) {
-      note(*notes, moment);
-      back.set(0, back.grad());
-    });
+    return record("probe", {x}, x.value(),
+                  [notes = notes, moment = backward_moment](Backward& back) {
+                    note(*notes, moment);
+                    back.set(0, back.grad());
+                  });
   }
 };
 
@@ -104,7 +109,7 @@ Walk walk() {
   Walk walk;
   Notes notes;
   const data::Splits images = data::synthetic({.train = 640, .test = 10});
-  dist::launch_ranks(kRanks, [&](Rank& rank) {
+  const auto body = [&](Rank& rank) {
     const nn::Sequential net = tutorial(notes);
     EXPECT_TRUE(net.parameter_named("fc1.weight").declared());
     auto engine = dist::initialize(net, optim::adam({.lr = 1e-3}), {.plan = "zero3"});
@@ -121,11 +126,12 @@ Walk walk() {
     if (owns) {
       std::string& text = walk.place;
       for (const auto& u : engine->units()) {
-        text += fmt::format("unit {}  {:<14} {:>6} elements, {:>6} padded, shards of {:>6}\n", u->index, u->name,
-                            thousands(u->elements), thousands(u->padded), thousands(u->padded / kRanks));
+        text += fmt::format("unit {}  {:<14} {:>6} elements, {:>6} padded, shards of {:>6}\n",
+                            u->index, u->name, thousands(u->elements), thousands(u->padded),
+                            thousands(u->padded / kRanks));
         for (const dist::Segment& s : u->segments)
-          text += fmt::format("        {:<14} {:>6} elements at {:>6}\n", s.name(), thousands(s.length),
-                              thousands(s.offset));
+          text += fmt::format("        {:<14} {:>6} elements at {:>6}\n", s.name(),
+                              thousands(s.length), thousands(s.offset));
       }
       text += fmt::format(
           "\nfc1.weight[{}, {}] is element {} of unit {}, element {} of rank {}'s shard;\n"
@@ -150,31 +156,38 @@ Walk walk() {
     if (owns) {
       const float sum = at(unit->accumulated, in_shard);
       float by_hand = 0;
-      for (const auto& [r, partial] : notes.partials) by_hand = r == 0 ? partial : by_hand + partial;
+      for (const auto& [r, partial] : notes.partials)
+        by_hand = r == 0 ? partial : by_hand + partial;
       EXPECT_EQ(by_hand, sum) << "summed in rank order, from rank 0 on";
       EXPECT_EQ(unit->version, version + 1);
       const float after = at(unit->rest, in_shard);
       std::string& text = walk.numbers;
-      text += fmt::format("{:<22} {:>10.6f}   byte {}: {}\n", "value", before, kByte, byte_of(before));
+      text +=
+          fmt::format("{:<22} {:>10.6f}   byte {}: {}\n", "value", before, kByte, byte_of(before));
       for (const auto& [r, partial] : notes.partials)
         text += fmt::format("{:<22} {:>10.2e}\n", fmt::format("partial of rank {}", r), partial);
       text += fmt::format("{:<22} {:>10.2e}\n", "sum", sum);
       text += fmt::format("{:<22} {:>10.2e}\n", "mean gradient, sum / 4", sum / 4);
       text += fmt::format("{:<22} {:>10.2e}\n", "exp_avg", at(unit->states[0], in_shard));
       text += fmt::format("{:<22} {:>10.2e}\n", "exp_avg_sq", at(unit->states[1], in_shard));
-      text += fmt::format("{:<22} {:>10.6f}   byte {}: {}\n", "value after the step", after, kByte, byte_of(after));
+      text += fmt::format("{:<22} {:>10.6f}   byte {}: {}\n", "value after the step", after, kByte,
+                          byte_of(after));
       text += fmt::format("{:<22} {:>10}\n", "version of the unit", unit->version);
       // Anybody may ask for the whole, and finds what the owner wrote.
     }
-    const double whole = engine->full_parameter("fc1.weight").select(0, kRow).select(0, kColumn).item();
+    const double whole =
+        engine->full_parameter("fc1.weight").select(0, kRow).select(0, kColumn).item();
     if (owns) {
       EXPECT_EQ(static_cast<float>(whole), at(unit->rest, in_shard));
     }
     const dist::Report report = engine->report();
     if (owns) walk.report = report;
-  }, {.threads = 1});
-  walk.bookings = fmt::format("{:<34} {:>8} {:>21} {:>21}\n", "", "gathered", "sent by all_gather", "by reduce_scatter");
-  walk.bookings += fmt::format("{:<34} {:>8} {:>11} {:>9} {:>11} {:>9}\n", "moment", "bytes", "calls", "bytes", "calls", "bytes");
+  };
+  dist::launch_ranks(kRanks, body, {.threads = 1});
+  walk.bookings = fmt::format("{:<34} {:>8} {:>21} {:>21}\n", "", "gathered", "sent by all_gather",
+                              "by reduce_scatter");
+  walk.bookings += fmt::format("{:<34} {:>8} {:>11} {:>9} {:>11} {:>9}\n", "moment", "bytes",
+                               "calls", "bytes", "calls", "bytes");
   for (const std::string& moment : notes.moments) walk.bookings += moment + "\n";
   return walk;
 }
@@ -188,13 +201,19 @@ TEST(AByteThroughZero3, NumbersAreTheCodes) {
   EXPECT_TRUE(w.report.matches()) << w.report.text();
   // Numbers in the page's sentences.
   const std::string text = read(root() / page);
-  const auto bytes = [&](Kind kind) { return thousands(w.report.bytes[static_cast<std::size_t>(kind)].measured[2]); };
+  const auto bytes = [&](Kind kind) {
+    return thousands(w.report.bytes[static_cast<std::size_t>(kind)].measured[2]);
+  };
   for (const std::string& number :
-       {bytes(Kind::parameters) + " bytes of parameters", bytes(Kind::optimizer) + " bytes of optimizer state",
-        "at most " + thousands(w.report.bytes[static_cast<std::size_t>(Kind::gathered)].predicted[2]) + " bytes",
+       {bytes(Kind::parameters) + " bytes of parameters",
+        bytes(Kind::optimizer) + " bytes of optimizer state",
+        "at most " +
+            thousands(w.report.bytes[static_cast<std::size_t>(Kind::gathered)].predicted[2]) +
+            " bytes",
         "peak of " + bytes(Kind::gathered),
         thousands(w.report.traffic.at("all_gather").measured.bytes) + " bytes of all-gather",
-        thousands(w.report.traffic.at("reduce_scatter").measured.bytes) + " bytes of reduce-scatter"})
+        thousands(w.report.traffic.at("reduce_scatter").measured.bytes) +
+            " bytes of reduce-scatter"})
     EXPECT_NE(text.find(number), std::string::npos) << number;
 }
 

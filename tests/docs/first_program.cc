@@ -6,7 +6,8 @@ using namespace sg;
 int main() {
   auto set = data::synthetic({.train = 6400, .test = 10}).train;
   dist::launch_ranks(4, [&](Rank& rank) {
-    auto net = nn::sequential(nn::Conv2d(3, 6, 5), nn::ReLU(), nn::MaxPool2d(2), nn::Flatten(), nn::Linear(1176, 10));
+    auto net = nn::sequential(nn::Conv2d(3, 6, 5), nn::ReLU(), nn::MaxPool2d(2), nn::Flatten(),
+                              nn::Linear(1176, 10));
     auto engine = dist::initialize(net, optim::adam({.lr = 1e-3}), {.plan = "zero3"});
     data::Loader loader(set, {.batch_size = 64});
     for (auto [images, labels] : loader.epoch(0)) {

@@ -1,4 +1,5 @@
-// The row that docs/extending.md adds to the table of plans, run: test.cmake builds dist/plan.cpp with it.
+// The row that docs/extending.md adds to the table of plans, run: test.cmake builds dist/plan.cpp
+// with it.
 #include <gtest/gtest.h>
 
 #include <bit>
@@ -18,7 +19,7 @@ struct Training {
 
 Training train(const std::string& plan, int ranks, int accumulate) {
   Training run;
-  dist::launch_ranks(ranks, [&](Rank& rank) {
+  const auto body = [&](Rank& rank) {
     auto net = nn::sequential(nn::Linear(24, 40), nn::ReLU(), nn::Linear(40, 10));
     auto engine = dist::initialize(net, optim::adam({.lr = 1e-2}),
                                    {.plan = plan, .accumulate = accumulate, .clip_norm = 1.0});
@@ -36,7 +37,8 @@ Training train(const std::string& plan, int ranks, int accumulate) {
     }
     const dist::Report report = engine->report();
     if (rank.index == 0) run.report = report;
-  }, {.threads = 1});
+  };
+  dist::launch_ranks(ranks, body, {.threads = 1});
   return run;
 }
 
@@ -48,7 +50,8 @@ TEST(NewPlan, TrainsAsItsRowSays) {
   EXPECT_EQ(run.loss_bits, train("ddp", ranks, accumulate).loss_bits);
   EXPECT_NE(run.loss_bits, train("zero3", ranks, accumulate).loss_bits);
 
-  // What the page says of it: the gradient rests whole, parameters and states are sharded; 2A + 1 times psi.
+  // What the page says of it: the gradient rests whole, parameters and states are sharded; 2A + 1
+  // times psi.
   const auto bytes = [&](const Training& r, Kind kind) {
     return r.report.bytes[static_cast<std::size_t>(kind)].measured[0];
   };
@@ -56,7 +59,9 @@ TEST(NewPlan, TrainsAsItsRowSays) {
   EXPECT_EQ(bytes(run, Kind::gradients), bytes(ddp, Kind::gradients));
   EXPECT_EQ(bytes(run, Kind::parameters), bytes(zero3, Kind::parameters));
   EXPECT_EQ(bytes(run, Kind::optimizer), bytes(zero3, Kind::optimizer));
-  const auto sent = [](const Training& r, const char* name) { return r.report.traffic.at(name).measured.bytes; };
+  const auto sent = [](const Training& r, const char* name) {
+    return r.report.traffic.at(name).measured.bytes;
+  };
   EXPECT_EQ(sent(run, "reduce_scatter"), sent(ddp, "reduce_scatter"));
   EXPECT_EQ(sent(zero3, "reduce_scatter"), accumulate * sent(run, "reduce_scatter"));
   EXPECT_EQ(sent(run, "all_gather"), sent(zero3, "all_gather"));

@@ -1,9 +1,11 @@
 // README and the chapters quote code, output, paths and links; all of it must be there.
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdio>
 #include <memory>
 #include <regex>
+#include <set>
 
 #include "tests/docs/support.h"
 
@@ -11,7 +13,7 @@ namespace sg::docs {
 namespace {
 
 TEST(Pages, CodeIsQuotedWordForWord) {
-  int quotes = 0;
+  int quotes = 0, changes = 0;
   for (const std::string& page : pages()) {
     for (const Block& block : blocks_of(page)) {
       SCOPED_TRACE(page + ":" + std::to_string(block.line));
@@ -22,19 +24,34 @@ TEST(Pages, CodeIsQuotedWordForWord) {
         if (verb == "whole") {
           EXPECT_EQ(block.text(), source);
         } else {
-          EXPECT_TRUE(contains(lines_of(source), block.lines)) << "not in the file:\n" << block.text();
+          EXPECT_TRUE(contains(lines_of(source), block.lines)) << "not in the file:\n"
+                                                               << block.text();
         }
         ++quotes;
       } else if (block.language == "cpp") {
         ADD_FAILURE() << "code without <!-- from FILE --> before it, so nothing compiles it";
+      } else if (block.language == "diff") {
+        // The lines that a change finds; tests/docs/test.cmake builds the file with it.
+        ASSERT_TRUE(block.marker.starts_with("change of "))
+            << "no <!-- change of FILE --> before it";
+        std::vector<std::string> found;
+        for (const std::string& line : block.lines)
+          if (!line.starts_with('+')) found.push_back(line.substr(1));
+        const std::vector<std::string> file = lines_of(read(root() / block.marker.substr(10)));
+        EXPECT_NE(std::search(file.begin(), file.end(), found.begin(), found.end()), file.end())
+            << "not in the file:\n"
+            << block.text();
+        ++changes;
       }
     }
   }
   EXPECT_GE(quotes, 8);
+  EXPECT_EQ(changes, 2);
 }
 
 TEST(Pages, AChangedQuoteIsFound) {
-  const std::vector<std::string> file{"int f() {", "  if (a) {", "    b();", "", "    c();", "  }", "}"};
+  const std::vector<std::string> file{"int f() {", "  if (a) {", "    b();", "",
+                                      "    c();",  "  }",        "}"};
   EXPECT_TRUE(contains(file, {"if (a) {", "  b();", "", "  c();", "}"}));
   EXPECT_FALSE(contains(file, {"if (a) {", "  b();", "  c();", "}"}));
   EXPECT_FALSE(contains(file, {"if (a) {", "b();"}));
@@ -55,12 +72,14 @@ TEST(Pages, LinksLead) {
 }
 
 TEST(Pages, NamedFilesExist) {
-  const std::regex path(R"(`((core|autograd|nn|optim|data|dist|examples|tests|bench|docs|cmake)/[\w./]+\.(h|cpp|cc|py|sh|md|txt|cmake))`)");
+  const std::string rooms = "(core|autograd|nn|optim|data|dist|examples|tests|bench|docs|cmake)";
+  const std::regex path("`(" + rooms + R"(/[\w./]+\.(h|cpp|cc|py|sh|md|txt|cmake))`)");
   int paths = 0;
   for (const std::string& page : pages()) {
     const std::string text = read(root() / page);
     for (std::sregex_iterator it(text.begin(), text.end(), path), end; it != end; ++it, ++paths)
-      EXPECT_TRUE(std::filesystem::exists(root() / (*it)[1].str())) << page << " names " << (*it)[1];
+      EXPECT_TRUE(std::filesystem::exists(root() / (*it)[1].str()))
+          << page << " names " << (*it)[1];
   }
   EXPECT_GE(paths, 30);
 }
@@ -90,12 +109,14 @@ std::string run(const std::string& command) {
   return out;
 }
 
-// What another instruction set or another matrix product may round otherwise: the losses' last digit, and scratch.
+// What another instruction set or another matrix product may round otherwise: the losses' last
+// digit, and scratch.
 bool same_line(const std::string& quoted, const std::string& real) {
   double a = 0, b = 0;
   int i = 0, j = 0;
   if (std::sscanf(quoted.c_str(), "step %d  loss %lf", &i, &a) == 2)
-    return std::sscanf(real.c_str(), "step %d  loss %lf", &j, &b) == 2 && i == j && std::abs(a - b) < 0.02;
+    return std::sscanf(real.c_str(), "step %d  loss %lf", &j, &b) == 2 && i == j &&
+           std::abs(a - b) < 0.02;
   for (const char* kind : {"  buffers ", "  activations "})
     if (quoted.starts_with(kind)) return real.starts_with(kind);
   return quoted == real;
@@ -107,11 +128,12 @@ TEST(Readme, TheFirstProgramPrintsWhatThePageSays) {
   const std::vector<std::string> quoted = lines_of(quoted_output("README.md", "first_program"));
   ASSERT_EQ(real.size(), quoted.size()) << output;
   for (std::size_t i = 0; i < real.size(); ++i)
-    EXPECT_TRUE(same_line(quoted[i], real[i])) << "quoted: " << quoted[i] << "\nreal:   " << real[i];
+    EXPECT_TRUE(same_line(quoted[i], real[i]))
+        << "quoted: " << quoted[i] << "\nreal:   " << real[i];
 }
 
-// A quoted line of a long run: what rounding may change (losses, accuracies) is compared loosely, and
-// what depends on the machine may follow in the real line.
+// A quoted line of a long run: what rounding may change (losses, accuracies) is compared loosely,
+// and what depends on the machine may follow in the real line.
 bool like_line(const std::string& quoted, const std::string& real) {
   static const std::regex loose(R"(^(.*?)(\d+\.\d+(?:e-?\d+)?)( %.*| of the loss)?$)");
   std::smatch q, r;
@@ -141,7 +163,9 @@ TEST(SlowReadme, TheLongRunsPrintWhatThePageSays) {
       std::size_t at = 0;
       for (const std::string& wanted : quoted) {
         while (at < real.size() && !like_line(wanted, real[at])) ++at;
-        ASSERT_LT(at, real.size()) << "cifar " << options << " does not print\n" << wanted << "\nbut\n" << output;
+        ASSERT_LT(at, real.size()) << "cifar " << options << " does not print\n"
+                                   << wanted << "\nbut\n"
+                                   << output;
         ++at;
       }
       options.clear();
@@ -156,11 +180,40 @@ TEST(SlowReadme, TheLongRunsPrintWhatThePageSays) {
   EXPECT_EQ(runs, 2);
 }
 
+// "An evening, in this order, about N lines": N within 10 % of what the named files have.
+TEST(Readme, AnEveningsReadingIsAsLongAsThePageSays) {
+  const std::regex announced("^An evening, in this order, about ([0-9,]+) lines:$");
+  const std::regex file(R"([a-z]+/[\w./-]+\.(h|cpp|md))");
+  std::set<std::string> files;
+  double promised = 0;
+  bool inside = false;
+  for (const std::string& line : lines_of(read(root() / "README.md"))) {
+    std::smatch match;
+    if (std::regex_match(line, match, announced)) {
+      std::string digits = match[1];
+      std::erase(digits, ',');
+      promised = std::stod(digits);
+      inside = true;
+    } else if (inside && line.starts_with("To add")) {
+      break;
+    } else if (inside) {
+      for (std::sregex_iterator it(line.begin(), line.end(), file), end; it != end; ++it)
+        files.insert(it->str());
+    }
+  }
+  double lines = 0;
+  for (const std::string& name : files)
+    lines += static_cast<double>(lines_of(read(root() / name)).size());
+  EXPECT_GE(files.size(), 10u);
+  EXPECT_NEAR(promised, lines, 0.1 * lines);
+}
+
 TEST(Readme, TheProgramIsInTheFirstFortyLines) {
   const std::vector<std::string> lines = lines_of(read(root() / "README.md"));
   std::string first;
   for (std::size_t i = 0; i < 40 && i < lines.size(); ++i) first += lines[i] + "\n";
-  for (const char* part : {"bash examples/run.sh", "bash tests/run.sh", "| `zero3` |", "int main() {", "\n}\n```\n"})
+  for (const char* part :
+       {"bash examples/run.sh", "bash tests/run.sh", "| `zero3` |", "int main() {", "\n}\n```\n"})
     EXPECT_NE(first.find(part), std::string::npos) << part;
 }
 

@@ -1,23 +1,72 @@
-# Programs that the pages show whole, and the library with the plan of docs/extending.md added to its table.
+# Programs that the pages show whole, and the library with what docs/extending.md adds to it.
 add_executable(first_program "${CMAKE_CURRENT_LIST_DIR}/first_program.cc")
 target_link_libraries(first_program PRIVATE sg_all)
 add_dependencies(docs_test first_program)  # pages_test.cpp runs it
 
+set(page "${PROJECT_SOURCE_DIR}/docs/extending.md")
+set(new_op "${CMAKE_CURRENT_LIST_DIR}/new_op.txt")
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${page}" "${new_op}")
+
+# The text of a source file with the page's diff applied, the block after <!-- change of FILE -->.
+# The library is built from the page: if the two part, this fails.
+function(changed_by_page file result)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/${file}")
+  file(READ "${page}" text)
+  set(start "<!-- change of ${file} -->\n```diff\n")
+  string(FIND "${text}" "${start}" at)
+  if(at EQUAL -1)
+    message(FATAL_ERROR "docs/extending.md has no diff after <!-- change of ${file} -->")
+  endif()
+  string(LENGTH "${start}" length)
+  math(EXPR at "${at} + ${length}")
+  string(SUBSTRING "${text}" ${at} -1 text)
+  string(FIND "${text}" "```" length)
+  string(SUBSTRING "${text}" 0 ${length} diff)
+  string(REGEX REPLACE "\n\\+[^\n]*" "" old "\n${diff}")
+  string(REGEX REPLACE "\n[ -]" "\n" old "${old}")
+  string(REGEX REPLACE "\n-[^\n]*" "" new "\n${diff}")
+  string(REGEX REPLACE "\n[ +]" "\n" new "${new}")
+  file(READ "${PROJECT_SOURCE_DIR}/${file}" text)
+  string(FIND "${text}" "${old}" at)
+  if(at EQUAL -1)
+    message(FATAL_ERROR "docs/extending.md changes lines that ${file} does not have:${old}")
+  endif()
+  string(REPLACE "${old}" "${new}" text "${text}")
+  set(${result} "${text}" PARENT_SCOPE)
+endfunction()
+
+function(add_page_test name)
+  add_executable(${name}_test "${CMAKE_CURRENT_LIST_DIR}/${name}.cc" ${ARGN})
+  sg_compile_flags(${name}_test)
+  target_link_libraries(${name}_test PRIVATE sg_all sg_test_support GTest::gtest_main)
+  gtest_discover_tests(${name}_test TEST_PREFIX docs. DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 120
+    PROPERTIES TIMEOUT 300 LABELS docs)
+endfunction()
+
 # A definition in the program comes before the library's: the same table with one more row.
-set(table "${PROJECT_SOURCE_DIR}/dist/plan.cpp")
-set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS
-  "${table}" "${CMAKE_CURRENT_LIST_DIR}/new_plan.txt")
-file(READ "${table}" text)
-file(READ "${CMAKE_CURRENT_LIST_DIR}/new_plan.txt" row)
-string(REGEX MATCH "\n    {\"zero3\"[^\n]*\n" last_row "${text}")
-if(NOT last_row)
-  message(FATAL_ERROR "tests/docs/test.cmake finds no row zero3 in ${table}")
-endif()
-string(REPLACE "${last_row}" "${last_row}${row}" text "${text}")
+changed_by_page(dist/plan.cpp text)
 file(CONFIGURE OUTPUT "${CMAKE_CURRENT_BINARY_DIR}/docs/plan.cpp" CONTENT "${text}" @ONLY)
-add_executable(new_plan_test "${CMAKE_CURRENT_LIST_DIR}/new_plan.cc"
-  "${CMAKE_CURRENT_BINARY_DIR}/docs/plan.cpp")
-sg_compile_flags(new_plan_test)
-target_link_libraries(new_plan_test PRIVATE sg_all sg_test_support GTest::gtest_main)
-gtest_discover_tests(new_plan_test TEST_PREFIX docs. DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 120
-  PROPERTIES TIMEOUT 300 LABELS docs)
+add_page_test(new_plan "${CMAKE_CURRENT_BINARY_DIR}/docs/plan.cpp")
+
+# The list with one more op, found before the library's; all that depends on the list's length is
+# compiled with it.
+changed_by_page(core/kernels/elementwise_list.h text)
+file(READ "${new_op}" op)
+set(place "\n// ---- binary\n")
+string(FIND "${text}" "${place}" at)
+if(at EQUAL -1)
+  message(FATAL_ERROR "tests/docs/test.cmake finds no end of the unary ops in elementwise_list.h")
+endif()
+string(REPLACE "${place}" "\n${op}${place}" text "${text}")
+set(folder "${CMAKE_CURRENT_BINARY_DIR}/docs/new_op")
+file(CONFIGURE OUTPUT "${folder}/core/kernels/elementwise_list.h" CONTENT "${text}" @ONLY)
+set(objects "")
+foreach(isa IN LISTS sg_isas)
+  add_library(new_op_${isa} OBJECT "${PROJECT_SOURCE_DIR}/core/kernels/isa/elementwise.cpp")
+  sg_isa_flags(new_op_${isa} ${isa})
+  target_include_directories(new_op_${isa} BEFORE PRIVATE "${folder}")
+  target_link_libraries(new_op_${isa} PRIVATE sg_core)
+  list(APPEND objects $<TARGET_OBJECTS:new_op_${isa}>)
+endforeach()
+add_page_test(new_op "${PROJECT_SOURCE_DIR}/core/ops_elementwise.cpp" ${objects})
+target_include_directories(new_op_test BEFORE PRIVATE "${folder}")
