@@ -35,7 +35,8 @@ inline std::vector<std::string> pages() {
 }
 
 /// A fenced block. `marker` is the text of an HTML comment in the line before it: "from FILE" (a
-/// part of that file, at any indentation), "whole FILE", or "output NAME" (what a test produces).
+/// part of that file, at any indentation), "whole FILE", "change of FILE" (a diff that test.cmake
+/// applies), or "output NAME" (what a test produces).
 struct Block {
   std::string language, marker;
   int line = 0;  ///< of the opening fence, from 1

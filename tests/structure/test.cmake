@@ -1,11 +1,19 @@
-# The rooms' law on includes, and the kernels' on symbols; each check is also shown to fail.
+# The rooms' law on includes, the kernels' on symbols, and the length of lines; each check is also
+# shown to fail.
 add_test(NAME structure.includes
   COMMAND ${CMAKE_COMMAND} "-DROOT=${PROJECT_SOURCE_DIR}"
     -P "${CMAKE_CURRENT_LIST_DIR}/check_includes.cmake")
 add_test(NAME structure.wrong_includes_are_found
   COMMAND ${CMAKE_COMMAND} "-DWORK_DIR=${CMAKE_CURRENT_BINARY_DIR}/structure"
     -P "${CMAKE_CURRENT_LIST_DIR}/check_includes_test.cmake")
-set(structure_tests structure.includes structure.wrong_includes_are_found)
+add_test(NAME structure.columns
+  COMMAND ${CMAKE_COMMAND} "-DROOT=${PROJECT_SOURCE_DIR}"
+    -P "${CMAKE_CURRENT_LIST_DIR}/check_columns.cmake")
+add_test(NAME structure.long_lines_are_found
+  COMMAND ${CMAKE_COMMAND} "-DWORK_DIR=${CMAKE_CURRENT_BINARY_DIR}/structure"
+    -P "${CMAKE_CURRENT_LIST_DIR}/check_columns_test.cmake")
+set(structure_tests structure.includes structure.wrong_includes_are_found structure.columns
+  structure.long_lines_are_found)
 
 # Sanitizers and -O0 keep inline functions out of line, in binaries that stay on their machine.
 if(sg_isa_x86 AND NOT SHARDGRAD_SANITIZE AND NOT CMAKE_BUILD_TYPE STREQUAL "Debug")
