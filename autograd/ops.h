@@ -1,7 +1,8 @@
 // Differentiable ops. Shapes broadcast by NumPy's rule; mixed dtypes or devices are an error
 // (cast() one side). Names, formulas and edge cases are PyTorch's. `dims` empty means all
-// dimensions; negative dimensions count from the end, one outside [-rank, rank) is an error. Errors
-// name the op and the shapes or dtypes that do not fit.
+// dimensions; negative dimensions count from the end, one outside [-rank, rank) is an error (the
+// result's rank where there is a new dimension). Errors name the op and the shapes or dtypes that
+// do not fit.
 #pragma once
 
 #include <optional>
@@ -69,7 +70,8 @@ Var where(const Tensor& condition, const Var& a, const Var& b);
 Var add(const Var& a, double b);  ///< a + b
 Var mul(const Var& a, double b);  ///< a b
 
-// Operators: the functions above, / by a number as mul by its reciprocal.
+// Operators: the functions above, / by a number as mul by its reciprocal. The number is taken in
+// the tensor's dtype: truncated if that is an integer's.
 inline Var operator+(const Var& a, const Var& b) { return add(a, b); }
 inline Var operator-(const Var& a, const Var& b) { return sub(a, b); }
 inline Var operator*(const Var& a, const Var& b) { return mul(a, b); }

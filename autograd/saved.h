@@ -5,7 +5,6 @@
 //   source    a view of a storage that a Source produced: offset, shape and strides; gathered
 //             again when asked for
 //   segment   an activation inside checkpoint(): a slot that recomputation refills
-//
 #pragma once
 
 #include <cstdint>

@@ -55,7 +55,7 @@ class Storage {
 
   /// What made it, for error texts ("relu"); a string literal.
   const char* label = "tensor";
-  /// Of a parameter or a unit of them, for error texts ("conv1.weight"); else empty.
+  /// Of a parameter or a unit of them, for error texts ("parameter conv1.weight"); else empty.
   std::string name;
 
  private:

@@ -1,14 +1,13 @@
 #include "dist/formula.h"
 
 #include <algorithm>
-#include <set>
 
 namespace sg::dist {
 namespace {
 
 // The largest sum of `window` units adjacent in the order of use: what can be gathered at once. A
-// unit that comes twice in a window (the last of the forward is the first of the backward) is
-// gathered once.
+// unit that comes twice in a row (the last of the forward is the first of the backward) is gathered
+// once; one that comes again after another may be gathered anew while an op still holds it.
 std::int64_t gathered_bound(const std::vector<const UnitLayout*>& units,
                             const std::vector<int>& order, std::size_t window) {
   std::int64_t bound = 0;
@@ -19,12 +18,10 @@ std::int64_t gathered_bound(const std::vector<const UnitLayout*>& units,
     for (std::size_t i = 0; i < std::min(window, sizes.size()); ++i) bound += sizes[i];
   }
   for (std::size_t i = 0; i < order.size(); ++i) {
-    const auto from = order.begin() + static_cast<std::ptrdiff_t>(i);
-    const std::set<int> at_once(
-        from, from + static_cast<std::ptrdiff_t>(std::min(window, order.size() - i)));
     std::int64_t sum = 0;
-    for (const int unit : at_once)
-      sum += units[static_cast<std::size_t>(unit)]->bytes(Layout::full, 1);
+    for (std::size_t k = i; k < std::min(order.size(), i + window); ++k)
+      if (k == i || order[k] != order[k - 1])
+        sum += units[static_cast<std::size_t>(order[k])]->bytes(Layout::full, 1);
     bound = std::max(bound, sum);
   }
   return bound;

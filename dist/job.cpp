@@ -16,6 +16,7 @@ class ProcessGroup {};
 namespace sg::dist {
 
 int default_threads(const ProcessEnvironment& environment) {
+  if (!SG_OPENMP) return 1;  // more would run one after another
   // OMP_NUM_THREADS, which available_cores() knows, is the launcher's word for one process.
   if (std::getenv("OMP_NUM_THREADS") != nullptr) return available_cores();
   return default_threads(environment.local_world_size);

@@ -30,6 +30,7 @@ using std::chrono::milliseconds;
 constexpr milliseconds kForever = std::chrono::hours(24 * 365);
 constexpr milliseconds kVerdict{1500};  // how long the store may take to tell who died
 constexpr milliseconds kGlance{5};      // for a look at what may have come
+constexpr std::size_t kSpare = 8;       // places for messages that are kept for reuse
 
 }  // namespace
 
@@ -69,7 +70,9 @@ class GlooTransport::Impl {
     watchdog_->interrupt();
     context_->closeConnections();
     collectives_.clear();
+    next_.buffers.clear();  // before the memory that they write
     next_ = {};
+    spare_.clear();
     context_.reset();
     watchdog_.reset();
   }
@@ -84,7 +87,7 @@ class GlooTransport::Impl {
     c.posting = posting;
     c.incoming = await_messages(posting.sequence);
     c.checked.assign(Index(size_), false);
-    c.sent = messages();
+    c.sent = Messages(rank_, size_, is_inline(posting.bytes) ? posting.bytes : 0);
     c.out.resize(Index(size_));
     const bool follows = !is_inline(posting.bytes);
     if (follows) {
@@ -107,7 +110,8 @@ class GlooTransport::Impl {
       }
       auto& out = c.out[Index(peer)] = context_->createUnboundBuffer(c.sent.of(peer), bytes);
       guarded(posting, peer, [&] {
-        if (!c.incoming.error.empty()) throw ::gloo::IoException(c.incoming.error);
+        const std::string& error = c.incoming.errors[Index(peer)];
+        if (!error.empty()) throw ::gloo::IoException(error);
         out->send(peer, slot_of(posting.sequence, 0));
         if (follows)
           c.data->send(peer, slot_of(posting.sequence, 1), Index64(peer * posting.stride),
@@ -156,9 +160,8 @@ class GlooTransport::Impl {
       if (out != nullptr) sent(*out);
     for (int k = 1; c.data != nullptr && k < size_; ++k) sent(*c.data);
     // A collective that nobody finished may still receive.
-    if (std::count(c.checked.begin(), c.checked.end(), true) == size_ - 1)
+    if (spare_.size() < kSpare && std::count(c.checked.begin(), c.checked.end(), true) == size_ - 1)
       spare_.push_back(std::move(c.incoming.messages));
-    spare_.push_back(std::move(c.sent));
     const std::lock_guard lock(mutex_);
     collectives_.erase(it);
   }
@@ -183,7 +186,7 @@ class GlooTransport::Impl {
     std::uint64_t sequence = ~std::uint64_t{0};
     Messages messages;
     std::vector<std::unique_ptr<Buffer>> buffers;  // one a peer
-    std::string error;                             // why some will never come
+    std::vector<std::string> errors;               // one a peer: why none will ever come
   };
   struct Collective {
     Posting posting;
@@ -203,7 +206,7 @@ class GlooTransport::Impl {
   bool is_inline(std::int64_t bytes) const { return bytes <= Messages::most_inline(size_); }
 
   Messages messages() {
-    if (spare_.empty()) return {rank_, size_};
+    if (spare_.empty()) return {rank_, size_, Messages::most_inline(size_)};
     Messages reused = std::move(spare_.back());
     spare_.pop_back();
     return reused;
@@ -213,8 +216,9 @@ class GlooTransport::Impl {
   // once, instead of after an announcement and an answer.
   Incoming await_messages(std::uint64_t sequence) {
     if (next_.sequence == sequence) return std::exchange(next_, {});
-    Incoming incoming{.sequence = sequence, .messages = messages(), .buffers = {}, .error = {}};
+    Incoming incoming{.sequence = sequence, .messages = messages(), .buffers = {}, .errors = {}};
     incoming.buffers.resize(Index(size_));
+    incoming.errors.resize(Index(size_));
     for (int peer = 0; peer < size_; ++peer) {
       if (peer == rank_) continue;
       auto& buffer = incoming.buffers[Index(peer)];
@@ -222,7 +226,7 @@ class GlooTransport::Impl {
       try {
         buffer->recv(peer, slot_of(sequence, 0));
       } catch (const ::gloo::Exception& error) {  // a peer has gone: told if there is a next one
-        incoming.error = error.what();
+        incoming.errors[Index(peer)] = error.what();
       }
     }
     return incoming;

@@ -51,15 +51,17 @@ static_assert(sizeof(Header) == 128);
 class Messages {
  public:
   /// Bytes that travel with the header, on every rank alike: what follows it takes two more trips,
-  /// for the peer says first that there is room. A megabyte for all peers together, and 128 KB for
-  /// one, are what is given for that.
+  /// for the peer says first that there is room. Each collective that is not released yet, and the
+  /// next, has room for messages of that size: at most a megabyte for all peers together, and
+  /// 128 KB for one.
   static std::int64_t most_inline(int ranks) {
     return std::clamp<std::int64_t>((1 << 20) / std::max(ranks - 1, 1) / 64 * 64, 4096, 128 << 10);
   }
 
   Messages() = default;
-  Messages(int rank, int ranks)
-      : rank_(rank), room_(static_cast<std::int64_t>(sizeof(Header)) + most_inline(ranks)) {
+  /// `bytes`: most that travels with a header here.
+  Messages(int rank, int ranks, std::int64_t bytes)
+      : rank_(rank), room_(static_cast<std::int64_t>(sizeof(Header)) + (bytes + 63) / 64 * 64) {
     const Scoped kind(current_rank().kind, Kind::buffers);
     bytes_ = Tensor::empty({room_ * (ranks - 1)}, DType::u8, kCpu);
   }

@@ -33,8 +33,7 @@ Parts parts_of(std::int64_t n, std::int64_t grain, int threads) {
 // The definition, computed without any thread.
 Parts expected_parts(std::int64_t n, std::int64_t grain, int threads) {
   Parts parts;
-  const std::int64_t count =
-      SG_OPENMP ? std::min<std::int64_t>(threads, std::max<std::int64_t>(n / grain, 1)) : 1;
+  const std::int64_t count = std::min<std::int64_t>(threads, std::max<std::int64_t>(n / grain, 1));
   for (std::int64_t t = 0; t < count; ++t)
     if (n * t / count < n * (t + 1) / count) parts.emplace_back(n * t / count, n * (t + 1) / count);
   return parts;

@@ -263,6 +263,17 @@ TEST(Formula, BytesOfThePlainCase) {
   EXPECT_EQ(bytes_of(predict_two("zero3", 4, 1), Kind::gathered), (256 + 1024) * 4);
 }
 
+TEST(Formula, AUnitThatComesAgainAfterAnotherMayBeGatheredTwiceAtOnce) {
+  const std::vector<UnitLayout> units = two_units(4);
+  const auto gathered = [&](const std::vector<int>& order) {
+    return bytes_of(predict(find_plan("zero3"), {&units[0], &units[1]}, {{1, 1}, {1, 1}}, order, 4,
+                            1, 2, true, {2}),
+                    Kind::gathered);
+  };
+  EXPECT_EQ(gathered({1, 0, 1, 0}), (1024 + 256 + 1024) * 4);
+  EXPECT_EQ(gathered({1, 1, 1, 1}), 1024 * 4);
+}
+
 TEST(Formula, ReadsAndFrozenUnitsCount) {
   constexpr std::int64_t kZero = 3 * 64 * 4, kOne = 3 * 256 * 4;
   {  // zero3, A = 2: unit 0 is read twice forward and not backward, unit 1 once and three times
