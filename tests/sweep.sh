@@ -2,7 +2,7 @@
 # All plans over many steps, for every net, number of ranks and option that must change no bit: what
 # the suites do over a few steps. Exit status 1 if a bit or a byte differs anywhere.
 #
-#   bash tests/sweep.sh            200 steps; some 20 minutes on 2 cores
+#   bash tests/sweep.sh            200 steps; vgg and resnet20 take the longest
 #   bash tests/sweep.sh 20 mlp     as many steps, these nets
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
