@@ -19,6 +19,19 @@ void use_device(int device) {
   tls_device = device;
 }
 
+// An error may be that of work queued long before, of a collective above all.
+std::string last_collective(const Rank& rank) {
+  const auto collectives =
+      rank.memory->cuda != nullptr ? rank.memory->cuda->collectives() : nullptr;
+  const std::string last = collectives != nullptr ? collectives->last() : "";
+  return last.empty() ? last : ", after " + last;
+}
+
+// What was waited for may be the end that giving them up has put to it.
+void check_collectives(const Context& context) {
+  if (const auto collectives = context.collectives()) collectives->check();
+}
+
 }  // namespace
 
 void check(cudaError_t status, std::string_view op, std::string_view call) {
@@ -26,8 +39,8 @@ void check(cudaError_t status, std::string_view op, std::string_view call) {
     return;
   cudaGetLastError();  // it would be reported again by the next call
   const Rank& rank = current_rank();
-  fail("[{}] {} on cuda:{}, rank {}: {} ({})", op, call, std::max(tls_device, 0), rank.index,
-       cudaGetErrorString(status), cudaGetErrorName(status));
+  fail("[{}] {} on cuda:{}, rank {}{}: {} ({})", op, call, std::max(tls_device, 0), rank.index,
+       last_collective(rank), cudaGetErrorString(status), cudaGetErrorName(status));
 }
 
 void check_call(const Launch& on, cudaError_t status, const char* call) {
@@ -100,9 +113,15 @@ void Context::free(void* data) noexcept {
 
 void Context::synchronize(std::string_view op) {
   std::int64_t found[4] = {};
-  check(cudaMemcpyAsync(found, found_, sizeof found, cudaMemcpyDeviceToHost, compute_), op,
-        "cudaMemcpyAsync");
-  check(cudaStreamSynchronize(compute_), op, "cudaStreamSynchronize");
+  // (Also what another error of the device follows from.)
+  const auto checked = [&](cudaError_t status, std::string_view call) {
+    if (status != cudaSuccess) check_collectives(*this);
+    check(status, op, call);
+  };
+  checked(cudaMemcpyAsync(found, found_, sizeof found, cudaMemcpyDeviceToHost, compute_),
+          "cudaMemcpyAsync");
+  checked(cudaStreamSynchronize(compute_), "cudaStreamSynchronize");
+  check_collectives(*this);
   if (found[0] == kFine) return;
   check(cudaMemsetAsync(found_, 0, 4 * sizeof(std::int64_t), compute_), op, "cudaMemsetAsync");
   if (found[0] == kIndexOutside)

@@ -8,13 +8,16 @@
 #include <cstddef>
 #include <memory>
 #include <string_view>
+#include <utility>
 
+#include "core/cuda/lanes.h"
 #include "core/cuda/launch.h"
 #include "core/rank.h"
 
 namespace sg::cuda {
 
-/// Throws unless `status` is success: "[relu] cudaMallocAsync on cuda:0, rank 2: out of memory".
+/// Throws unless `status` is success: "[relu] cudaMallocAsync on cuda:0, rank 2, after all_gather
+/// of unit 1 (...): out of memory".
 void check(cudaError_t status, std::string_view op, std::string_view call);
 
 class Blas;  // of blas.cpp
@@ -45,12 +48,18 @@ class Context {
   void free(void* data) noexcept;
 
   /// Waits for everything queued, then throws what a kernel has found wrong (an index outside its
-  /// range, say).
+  /// range, say), or what the rank's collectives were given up for.
   void synchronize(std::string_view op);
 
   /// Words that kernels write what they find wrong to: {code, value, place, limit}; 0 is fine. On
   /// the device; one error stays.
   std::int64_t* found() const { return found_; }
+
+  /// See lanes.h; null where there are none.
+  std::shared_ptr<const Collectives> collectives() const { return collectives_.lock(); }
+  void set_collectives(std::weak_ptr<const Collectives> collectives) {
+    collectives_ = std::move(collectives);
+  }
 
   /// What matrix products need, made by the first of them.
   std::shared_ptr<Blas>& blas() { return blas_; }
@@ -62,6 +71,7 @@ class Context {
   cudaStream_t compute_ = nullptr, communication_ = nullptr;
   std::int64_t* found_ = nullptr;
   std::shared_ptr<Blas> blas_;
+  std::weak_ptr<const Collectives> collectives_;
 };
 
 /// The current rank's, on the device of its tensors; made at first use. Makes it the thread's

@@ -1,6 +1,7 @@
 #include "core/cuda/lanes.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "core/check.h"
 #include "core/cuda/context.h"
@@ -48,6 +49,19 @@ void wait(Context& context, Lane lane, const Mark& mark) {
 
 void wait(const Mark& mark) {
   check(cudaEventSynchronize(mark.event()), "lane", "cudaEventSynchronize");
+}
+
+bool reached(const Mark& mark) {
+  const cudaError_t status = cudaEventQuery(mark.event());
+  if (status == cudaSuccess) return true;
+  cudaGetLastError();  // else the thread's next call would report it
+  return status != cudaErrorNotReady;
+}
+
+void use(Device device) { check(cudaSetDevice(device.index), "device", "cudaSetDevice"); }
+
+void set_collectives(Context& context, std::weak_ptr<const Collectives> collectives) {
+  context.set_collectives(std::move(collectives));
 }
 
 void copy(Context& context, Lane lane, void* to, const void* from, std::size_t bytes) {

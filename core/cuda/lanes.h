@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <memory>
 #include <span>
+#include <string>
 
 #include "core/device.h"
 #include "core/scalar.h"
@@ -20,12 +21,28 @@ enum class Lane { compute, communication };
 /// The current rank's, to be used on other threads as well, which must not outlive it.
 Context* current(Device device);
 
+/// What the collectives of a rank say to those who ask its GPU.
+class Collectives {
+ public:
+  virtual ~Collectives() = default;
+  /// The last that was started, for error texts; empty before the first.
+  virtual std::string last() const = 0;
+  /// Throws what they were given up for, if they were: values on the GPU are worth nothing then.
+  virtual void check() const = 0;
+};
+/// Whom waits for this GPU and errors of it ask from now on.
+void set_collectives(Context& context, std::weak_ptr<const Collectives> collectives);
+
 /// The end of what is queued on a lane so far.
 std::shared_ptr<Mark> mark(Context& context, Lane lane);
 /// What is queued on the lane from now on runs after the mark.
 void wait(Context& context, Lane lane, const Mark& mark);
 /// The CPU waits.
 void wait(const Mark& mark);
+/// Whether the lane has come to it; also where that can no longer be known, as the device is lost.
+bool reached(const Mark& mark);
+/// Makes the GPU the calling thread's current one, for a thread that has no rank.
+void use(Device device);
 
 void copy(Context& context, Lane lane, void* to, const void* from, std::size_t bytes);
 void zero(Context& context, Lane lane, void* to, std::size_t bytes);
