@@ -15,6 +15,7 @@ sg_part(SHARDGRAD_ONEDNN AUTO "oneDNN for matrix products and convolutions")
 sg_part(SHARDGRAD_OPENMP AUTO "OpenMP as the compute thread pool of a rank")
 
 sg_part(SHARDGRAD_CUDA AUTO "GPUs (CUDA 12 or later). FAKE: a stand-in on the CPU, for tests" FAKE)
+sg_part(SHARDGRAD_NCCL AUTO "NCCL 2.18 or later between GPUs, one rank a GPU; needs SHARDGRAD_CUDA")
 
 sg_part(SHARDGRAD_FAULTS AUTO "Faults on demand for tests, SHARDGRAD_FAULT (AUTO: not in Release)")
 sg_part(SHARDGRAD_GLOO AUTO "Gloo (and OpenSSL) for ranks that are processes")

@@ -1,6 +1,5 @@
 #include "dist/arrows.h"
 
-#include <algorithm>
 #include <vector>
 
 #include "core/kernels/fold.h"
@@ -31,71 +30,51 @@ Tensor shard_of(const Tensor& full, int rank, int ranks) {
 
 Ready<Tensor> start_all_gather(Comm& comm, const UnitLabel& unit, const Tensor& shard,
                                const Tensor& full) {
-  const std::int64_t bytes = shard.bytes();
   Posting posting{.op = "all_gather", .unit = unit, .dtype = shard.dtype(), .count = shard.numel()};
   posting.data = static_cast<const char*>(shard.raw_data());
-  posting.bytes = bytes;
+  posting.bytes = shard.bytes();
   posting.copied = true;
-  const auto gather = [&comm, shard, full, bytes](Operation& operation) {
-    char* const out = static_cast<char*>(full.raw_data());
-    char* const own = out + comm.rank() * bytes;
-    if (own != shard.raw_data()) comm.copy(operation, own, shard.raw_data(), bytes);
-    // Each rank begins with its successor, so that not all read the same memory at once.
-    for (int k = 1; k < comm.size(); ++k) {
-      const int r = (comm.rank() + k) % comm.size();
-      comm.read(operation, r, out + r * bytes);
-    }
-  };
   return {full, comm.start(posting, shard.device(), shard.storage(), "all_gather",
-                           (comm.size() - 1) * bytes, gather)};
+                           (comm.size() - 1) * posting.bytes,
+                           [&comm, full](Operation& op) { comm.gather(op, full.raw_data()); })};
 }
 
 Ready<Tensor> start_reduce_scatter(Comm& comm, const UnitLabel& unit, const Tensor& partial,
                                    const Tensor& shard, bool fold) {
-  const std::int64_t bytes = shard.bytes();
   Posting posting{
       .op = "reduce_scatter", .unit = unit, .dtype = shard.dtype(), .count = shard.numel()};
   posting.data = static_cast<const char*>(partial.raw_data());
-  posting.stride = bytes;
-  posting.bytes = bytes;
+  posting.stride = posting.bytes = shard.bytes();
+  const auto reduce = [&comm, shard, fold](Operation& operation) {
+    SG_CHECK(shard.dtype() == DType::f32 || shard.dtype() == DType::f64,
+             "[reduce_scatter] sums are kept in f32 or f64, got {}", name_of(shard.dtype()));
+    std::vector<const void*> sources = comm.terms(operation, fold ? nullptr : shard.raw_data());
+    if (fold) sources.insert(sources.begin(), shard.raw_data());
+    if (sources.size() == 1 && sources[0] == shard.raw_data()) return;  // it is the sum already
+    if (SG_CUDA && operation.context() != nullptr)
+      cuda::fold(*operation.context(), cuda::Lane::communication, shard.dtype(), shard.raw_data(),
+                 sources, shard.numel());
+    else if (shard.dtype() == DType::f32)
+      sum_in_order<float>(shard, sources);
+    else
+      sum_in_order<double>(shard, sources);
+  };
   return {shard, comm.start(posting, partial.device(), partial.storage(), "reduce_scatter",
-                            (comm.size() - 1) * bytes,
-                            [&comm, partial, shard, fold](Operation& operation) {
-                              SG_CHECK(shard.dtype() == DType::f32 || shard.dtype() == DType::f64,
-                                       "[reduce_scatter] sums are kept in f32 or f64, got {}",
-                                       name_of(shard.dtype()));
-                              std::vector<const void*> sources;
-                              if (fold) sources.push_back(shard.raw_data());
-                              for (int r = 0; r < comm.size(); ++r)
-                                sources.push_back(r == comm.rank()
-                                                      ? shard_of(partial, r, comm.size()).raw_data()
-                                                      : comm.view(operation, r));
-                              if (SG_CUDA && operation.context() != nullptr)
-                                cuda::fold(*operation.context(), cuda::Lane::communication,
-                                           shard.dtype(), shard.raw_data(), sources, shard.numel());
-                              else if (shard.dtype() == DType::f32)
-                                sum_in_order<float>(shard, sources);
-                              else
-                                sum_in_order<double>(shard, sources);
-                            })};
+                            (comm.size() - 1) * posting.bytes, reduce)};
 }
 
 std::vector<std::uint64_t> exchange(Comm& comm, std::string_view name,
                                     std::span<const std::uint64_t> mine) {
-  const std::size_t n = mine.size();
-  std::vector<std::uint64_t> all(n * static_cast<std::size_t>(comm.size()));
+  std::vector<std::uint64_t> all(mine.size() * static_cast<std::size_t>(comm.size()));
   // A copy that outlives this call: peers may read it later than this rank has read theirs.
   const auto posted = std::make_shared<std::vector<std::uint64_t>>(mine.begin(), mine.end());
-  Posting posting{.op = "exchange", .dtype = DType::i64, .count = static_cast<std::int64_t>(n)};
+  Posting posting{
+      .op = "exchange", .dtype = DType::i64, .count = static_cast<std::int64_t>(mine.size())};
   posting.data = reinterpret_cast<const char*>(posted->data());
   posting.bytes = static_cast<std::int64_t>(mine.size_bytes());
-  const auto operation = comm.start(
-      posting, kCpu, posted, name, (comm.size() - 1) * posting.bytes, [&](Operation& op) {
-        for (int r = 0; r < comm.size(); ++r)
-          std::copy_n(r == comm.rank() ? posted->data()
-                                       : reinterpret_cast<const std::uint64_t*>(comm.view(op, r)),
-                      n, all.data() + static_cast<std::size_t>(r) * n);
-      });
+  posting.copied = true;
+  const auto operation = comm.start(posting, kCpu, posted, name, (comm.size() - 1) * posting.bytes,
+                                    [&](Operation& op) { comm.gather(op, all.data()); });
   operation->wait();
   return all;
 }

@@ -6,6 +6,7 @@
 
 #include "core/check.h"
 #include "core/rng.h"
+#include "dist/backend.h"
 
 namespace sg::dist {
 namespace {
@@ -64,9 +65,7 @@ std::optional<ProcessEnvironment> process_environment() {
 
 std::optional<ProcessEnvironment> process_environment(const GetVariable& variable) {
   const Variables v(variable);
-  const std::string backend = v.text("SHARDGRAD_BACKEND", "auto");
-  SG_CHECK(backend == "auto" || backend == "gloo" || backend == "threads",
-           "[launch] SHARDGRAD_BACKEND is '{}'; this build has auto, gloo and threads", backend);
+  const Backend backend = backend_of(v.text("SHARDGRAD_BACKEND", "auto"), "SHARDGRAD_BACKEND");
 
   ProcessEnvironment e;
   int shift = 0;
@@ -100,7 +99,7 @@ std::optional<ProcessEnvironment> process_environment(const GetVariable& variabl
   } else {
     return {};
   }
-  if (backend == "threads") {
+  if (backend == Backend::threads) {
     SG_CHECK(
         e.world_size == 1,
         "[launch] SHARDGRAD_BACKEND is 'threads', but {} started {} processes; start one, with "

@@ -36,6 +36,10 @@ void close_socket(int fd) {
 
 Job::Job(int ranks, const LaunchOptions& options, const std::string& configuration)
     : ranks_(ranks), options_(options) {
+  SG_CHECK(options.backend != Backend::nccl || options.device.is_cuda(),
+           "[launch] the backend nccl connects GPUs, and the ranks compute on {}; give --device "
+           "cuda, or take the backend auto",
+           name_of(options.device));
   const std::optional<ProcessEnvironment> environment = process_environment();
   if (!environment) return;
   ranks_ = environment->world_size;
@@ -45,12 +49,9 @@ Job::Job(int ranks, const LaunchOptions& options, const std::string& configurati
     close_socket(environment->listening_socket);
     return;
   }
-  SG_CHECK(!options.device.is_cuda(),
-           "[launch] {} started {} processes, and processes compute on the CPU so far; start one "
-           "process with --ranks {} for {}, or give --device cpu",
-           environment->launcher, ranks_, ranks_, name_of(options.device));
 #if SG_GLOO
-  group_ = std::make_unique<ProcessGroup>(*environment, options, configuration);
+  if (options_.device.is_cuda()) options_.device = gpu_of(*environment, options_.backend);
+  group_ = std::make_unique<ProcessGroup>(*environment, options_, configuration);
 #else
   fail(
       "[launch] {} started {} processes, and this build has no Gloo to connect them; install "

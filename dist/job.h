@@ -24,7 +24,8 @@ class Job {
   /// `ranks` threads, or the launcher's processes: those decide then. All processes must come with
   /// the same `configuration` (the command line, say), of which a hash is compared. Under a
   /// launcher this is collective: it returns when all have come. Errors: process_environment()'s; a
-  /// rank that does not come within options.deadline; one of another job or configuration.
+  /// rank that does not come within options.deadline; one of another job or configuration. On GPUs
+  /// a process takes cuda:LOCAL_RANK; an error if it cannot.
   Job(int ranks, const LaunchOptions& options, const std::string& configuration = {});
   /// Waits for the other processes to end as well, after a run that did not fail.
   ~Job();
@@ -47,7 +48,7 @@ class Job {
 
  private:
   int ranks_;
-  const LaunchOptions options_;
+  LaunchOptions options_;
   std::unique_ptr<ProcessGroup> group_;  // null where ranks are threads
 };
 

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "core/cuda/cuda.h"
+#include "dist/comm/nccl.h"
 #include "dist/comm/threads.h"
 
 namespace sg::dist {
@@ -58,6 +59,11 @@ std::chrono::milliseconds default_deadline() {
            text);
   // Not 0, which would be none, for the least that is more.
   return std::chrono::milliseconds(static_cast<std::int64_t>(std::ceil(seconds * 1000)));
+}
+
+bool deterministic_by_environment() {
+  const char* text = std::getenv("SHARDGRAD_DETERMINISTIC");
+  return text != nullptr && *text != '\0' && std::strcmp(text, "0") != 0;
 }
 
 int default_threads(int ranks) {
@@ -110,6 +116,8 @@ void launch_ranks(int ranks, const std::function<void(Rank&)>& fn, const LaunchO
            "[launch] threads a rank must be at least 1 (0: automatic), got {}", options.threads);
   const int threads = options.threads > 0 ? options.threads : default_threads(ranks);
   const Executor executor = options.executor.value_or(default_executor(ranks, threads));
+  const bool gpu_each = options.device.is_cuda() && options.backend == Backend::nccl;
+  const std::string nccl = gpu_each ? (gpu_of_thread(0, ranks), nccl_id()) : std::string();
   ThreadWorld world(ranks,
                     {.deadline = options.deadline, .spin = default_spin(ranks, threads, executor)});
   // Ranks outlive all threads: what a failed rank has posted stays readable until every peer has
@@ -118,20 +126,12 @@ void launch_ranks(int ranks, const std::function<void(Rank&)>& fn, const LaunchO
   std::vector<std::unique_ptr<Comm>> comms;
   for (int r = 0; r < ranks; ++r) {
     contexts.push_back(std::make_unique<Rank>(r, ranks, threads, options.seed));
-    contexts.back()->device = options.device;
+    contexts.back()->device = gpu_each ? gpu_of_thread(r, ranks) : options.device;
     comms.push_back(std::make_unique<Comm>(world.transport(r), executor));
   }
-  std::mutex mutex;
-  std::exception_ptr first;
-  int first_rank = -1;
+  std::vector<std::exception_ptr> errors(static_cast<std::size_t>(ranks));
   const auto failed = [&](int r, const std::exception_ptr& error) {
-    {
-      const std::lock_guard lock(mutex);
-      if (first == nullptr) {
-        first = error;
-        first_rank = r;
-      }
-    }
+    errors[static_cast<std::size_t>(r)] = error;
     try {
       std::rethrow_exception(error);
     } catch (const std::exception& e) {
@@ -141,13 +141,20 @@ void launch_ranks(int ranks, const std::function<void(Rank&)>& fn, const LaunchO
     }
   };
   const auto run = [&](int r) {
-    const RankScope rank(*contexts[static_cast<std::size_t>(r)]);
-    const CommScope comm(*comms[static_cast<std::size_t>(r)]);
+    Rank& rank = *contexts[static_cast<std::size_t>(r)];
+    Comm& comm = *comms[static_cast<std::size_t>(r)];
+    const RankScope rank_scope(rank);
+    const CommScope comm_scope(comm);
     try {
-      fn(*contexts[static_cast<std::size_t>(r)]);
-      comms[static_cast<std::size_t>(r)]->leave();
+      if (gpu_each)
+        use_nccl(comm, {.id = nccl,
+                        .device = rank.device,
+                        .deterministic = options.deterministic,
+                        .deadline = options.deadline});
+      fn(rank);
+      comm.leave();
       // What it hands out is there, and what a kernel has found wrong is known, when it ends.
-      if (options.device.is_cuda()) cuda::synchronize(options.device);
+      if (rank.device.is_cuda()) cuda::synchronize(rank.device);
     } catch (...) {
       failed(r, std::current_exception());
     }
@@ -164,13 +171,16 @@ void launch_ranks(int ranks, const std::function<void(Rank&)>& fn, const LaunchO
   for (std::thread& thread : pool) thread.join();
   // All comm threads end before anything is freed that they might read.
   for (const auto& comm : comms) comm->stop();
-  if (first == nullptr) return;
+  const int first = world.failed_rank();
+  if (first < 0) return;
   if (ranks > 1 && std::getenv("SHARDGRAD_LOG_DIR") != nullptr)
     for (const auto& comm : comms) dump_history(*comm);
+  const std::exception_ptr& error = errors[static_cast<std::size_t>(first)];
+  if (error == nullptr) fail("[{}]", world.cause());  // told by what watches its GPU, and caught
   try {
-    std::rethrow_exception(first);
+    std::rethrow_exception(error);
   } catch (const std::exception& e) {
-    fail("[rank {}] {}", first_rank, e.what());
+    fail("[rank {}] {}", first, e.what());
   }
 }
 

@@ -8,12 +8,16 @@
 
 #include "core/rank.h"
 #include "core/thread_rank.h"
+#include "dist/backend.h"
 #include "dist/comm/comm.h"
 
 namespace sg::dist {
 
 /// SHARDGRAD_DEADLINE, in seconds, or else ten minutes. Errors: it is no number from 0 to 10^6.
 std::chrono::milliseconds default_deadline();
+
+/// SHARDGRAD_DETERMINISTIC: whether it is set, and not 0.
+bool deterministic_by_environment();
 
 struct LaunchOptions {
   int threads = 0;  ///< compute threads a rank; 0: cores / ranks, at least 1
@@ -23,9 +27,13 @@ struct LaunchOptions {
   std::chrono::milliseconds deadline = default_deadline();
   /// Unset: a comm thread a rank where each has a core to spare, else inline.
   std::optional<Executor> executor = {};
-  /// Where each rank computes; the calling rank's own unless given. All ranks of a process share
-  /// one GPU.
+  /// Where each rank computes; the calling rank's own unless given. On a GPU all ranks of a process
+  /// share that one, unless `backend` is nccl: then rank i has cuda:i, and the number is ignored.
   Device device = thread_rank() != nullptr ? thread_rank()->device : kCpu;
+  Backend backend = backend_by_environment();
+  /// With NCCL: sums in rank order, which gives the bits of ranks that share memory, for more time
+  /// and scratch (N - 1 shards of the largest unit). Without NCCL sums always are.
+  bool deterministic = deterministic_by_environment();
 };
 
 /// Runs fn on `ranks` threads, each with a Rank and a Comm of its own, and waits for all. If some

@@ -107,7 +107,7 @@ void check_backend(const RunOptions& o) {
   if (std::find(std::begin(backends), std::end(backends), o.backend) == std::end(backends))
     usage_error("--backend {}: there is none of that name{} ({})", o.backend,
                 did_you_mean(o.backend, backends), fmt::join(backends, ", "));
-  if (o.backend == "nccl")
+  if (o.backend == "nccl" && !SG_NCCL)
     usage_error("--backend nccl: this build has no NCCL; use --backend gloo, or auto");
   if (o.backend == "threads" && o.world_size() > 1)
     usage_error(

@@ -1,50 +1,65 @@
 #include "dist/comm/comm.h"
 
-#include <algorithm>
 #include <cstring>
 
 #include "core/check.h"
 #include "core/fault.h"
 #include "core/parallel.h"
-#include "core/rng.h"
-#include "dist/comm/threads.h"
 
 namespace sg::dist {
 namespace {
 
-thread_local Comm* tls_comm = nullptr;
-
 constexpr std::int64_t kCopyGrain = 1 << 17;  // bytes worth a thread
-
-// Multiplication and shift after Knuth, TAOCP 6.4: the odd number is 2^64 / phi.
-std::uint64_t mix(std::uint64_t before, const Posting& p) {
-  std::uint64_t h = before;
-  for (const std::uint64_t word :
-       {name_key(p.op), static_cast<std::uint64_t>(p.unit.index),
-        static_cast<std::uint64_t>(p.dtype), static_cast<std::uint64_t>(p.count)}) {
-    h = (h ^ word) * 0x9E3779B97F4A7C15u;
-    h ^= h >> 32;
-  }
-  return h;
-}
 
 }  // namespace
 
+// A GPU's errors name the last collective, and what it computed without its peers is never read.
+class Comm::OnGpu final : public cuda::Collectives {
+ public:
+  explicit OnGpu(const Comm& comm) : comm_(comm) {}
+  std::string last() const override { return comm_.history_.last(); }
+  void check() const override { comm_.check_devices(); }
+
+ private:
+  const Comm& comm_;
+};
+
 Comm::Comm(std::unique_ptr<Transport> transport, Executor executor)
-    : transport_(std::move(transport)), executor_(executor) {
+    : transport_(std::move(transport)),
+      executor_(executor),
+      on_gpu_(std::make_shared<OnGpu>(*this)) {
   if (executor_ == Executor::thread && size() > 1)
     stream_ = std::make_unique<Stream>(Rank(rank(), size(), 1, 0));
 }
 
 Comm::~Comm() {
   stop();
+  devices_.reset();  // what its lanes still wait for ends here
   for (const auto& operation : unreleased_) {
     if (operation->done_) continue;
     try {
       operation->order_after(operation->finished_);
     } catch (const std::exception&) {
-      // As above.
+      // The device is lost; its error was thrown where it was found.
     }
+  }
+}
+
+// Its bytes are written, and what it writes to is allocated, in the order of the compute lane.
+void Comm::begin_on(Operation& operation, Device device) {
+  Posting& posting = operation.posting_;
+  posting.device = device;
+  if (SG_CUDA && device.is_cuda()) {
+    operation.between_gpus_ = devices_ != nullptr;
+    SG_CHECK(
+        operation.between_gpus_ || transport_->carries(device),
+        "[{}] the processes of this group are connected by Gloo, which carries main memory "
+        "alone; {} needs NCCL between them, or ranks that are threads of one process (--ranks)",
+        posting.op, name_of(device));
+    operation.context_ = cuda::current(device);
+    cuda::set_collectives(*operation.context_, on_gpu_);
+    check_devices();
+    posting.written = cuda::mark(*operation.context_, cuda::Lane::compute);
   }
 }
 
@@ -54,58 +69,79 @@ std::shared_ptr<Operation> Comm::start(Posting posting, Device device, std::shar
   auto operation = std::make_shared<Operation>();
   operation->comm_ = this;
   operation->finish_ = std::move(finish);
-  posting.device = device;
-  if (SG_CUDA && device.is_cuda()) {
-    SG_CHECK(transport_->carries(device),
-             "[{}] this group's ranks are processes connected by Gloo, which carries main memory "
-             "alone; on {} ranks are threads of one process (--ranks)",
-             posting.op, name_of(device));
-    // Its bytes are written, and what it writes to is allocated, in the order of the compute lane.
-    operation->context_ = cuda::current(device);
-    posting.written = cuda::mark(*operation->context_, cuda::Lane::compute);
-  }
+  operation->posting_ = posting;
+  begin_on(*operation, device);
   if (size() == 1) {
-    operation->posting_ = posting;
     operation->released_ = true;
-    carry_out(*operation);
-    operation->finish_ = nullptr;
+    operation->carry_out();
+    if (operation->between_gpus_) devices_->queued(operation->posting_, operation->finished_);
     operation->done_ = true;
     operation->order_after(operation->finished_);
+    operation->let_go();
     return operation;
   }
   // A transport remembers a bounded number of postings; every rank finishes the same old one before
   // it posts more.
   if (unreleased_.size() >= kWindow) unreleased_[unreleased_.size() - kWindow]->wait();
   const fault::Action action = fault::at(name, {fault::Action::skip, fault::Action::wrongshape});
-  if (action == fault::Action::wrongshape) ++posting.count;
+  if (action == fault::Action::wrongshape) ++operation->posting_.count;
   if (action == fault::Action::skip) {
-    operation->posting_ = posting;
     operation->released_ = operation->done_ = true;
     return operation;
   }
-  posting.sequence = next_++;
-  operation->posting_ = posting;
+  history_.add(operation->posting_, operation->between_gpus_);
   operation->posted_ = std::move(owner);
-  const std::uint64_t before =
-      posting.sequence == 0 ? 0 : history_[(posting.sequence - 1) % kHistory].fingerprint;
-  Entry& entry = history_[posting.sequence % kHistory];
-  entry = {posting, mix(before, posting), false};
-  entry.posting.written = nullptr;
+  book(name, sent);
+  post(operation);
+  return operation;
+}
+
+void Comm::book(std::string_view name, std::int64_t sent) const {
   const Rank& rank = current_rank();
   rank.ledger().book_traffic(rank.phase, name, sent);
   if (rank.account != nullptr) rank.account->book_traffic(rank.phase, name, sent);
-  // Those that the transport is about to forget: post() would wait for their readers, too.
+}
+
+void Comm::post(const std::shared_ptr<Operation>& operation) {
+  const Posting& posting = operation->posting_;
+  // Those that the transport is about to forget: it would wait for their readers, too.
   while (!unreleased_.empty() &&
          unreleased_.front()->posting_.sequence + Transport::kDepth <= posting.sequence) {
     unreleased_.front()->wait_readers();
     unreleased_.pop_front();
   }
+  if (operation->between_gpus_) {
+    transport_->entered(posting);
+    unreleased_.push_back(operation);
+    return operation->finish();
+  }
   transport_->post(posting);
   unreleased_.push_back(operation);
   if (stream_ != nullptr)
-    operation->on_stream_ = stream_->enqueue(
-        [this, op = operation.get()] { this->finish(*op); });  // unreleased_ keeps it
-  return operation;
+    operation->on_stream_ =
+        stream_->enqueue([op = operation.get()] { op->finish(); });  // unreleased_ keeps it
+}
+
+void Comm::gather(const Operation& operation, void* out) {
+  const Posting& mine = operation.posting_;
+  if (operation.between_gpus_) return devices_->gather(*operation.context_, mine, out);
+  char* const to = static_cast<char*>(out);
+  char* const own = to + rank() * mine.bytes;
+  if (own != mine.data) copy(operation, own, mine.data, mine.bytes);
+  // Each rank begins with its successor, so that not all read the same memory at once.
+  for (int k = 1; k < size(); ++k) {
+    const int r = (rank() + k) % size();
+    read(operation, r, to + r * mine.bytes);
+  }
+}
+
+std::vector<const void*> Comm::terms(const Operation& operation, void* room) {
+  const Posting& mine = operation.posting_;
+  if (operation.between_gpus_) return devices_->terms(*operation.context_, mine, room);
+  std::vector<const void*> all;
+  for (int r = 0; r < size(); ++r)
+    all.push_back(r == rank() ? mine.data + r * mine.stride : view(operation, r));
+  return all;
 }
 
 const char* Comm::view(const Operation& operation, int peer) {
@@ -132,33 +168,19 @@ void Comm::copy(const Operation& operation, void* to, const void* from, std::int
   });
 }
 
-void Comm::carry_out(Operation& operation) {
-  cuda::Context* const context = operation.context_;
-  if (SG_CUDA && context != nullptr)
-    cuda::wait(*context, cuda::Lane::communication, *operation.posting_.written);
-  operation.finish_(operation);
-  if (SG_CUDA && context != nullptr)
-    operation.finished_ = cuda::mark(*context, cuda::Lane::communication);
+void Comm::carried_out(Operation& operation) {
+  if (operation.between_gpus_) return devices_->queued(operation.posting_, operation.finished_);
+  transport_->finish(operation.posting_, operation.finished_);
+  history_.finish(operation.posting_);
 }
 
-void Comm::finish(Operation& operation) {
-  try {
-    carry_out(operation);
-    transport_->finish(operation.posting_.sequence, operation.finished_);
-    history_[operation.posting_.sequence % kHistory].finished = true;
-  } catch (...) {
-    operation.error_ = std::current_exception();
-    // What its lane has been given already ends before the memory that it writes is freed.
-    if (SG_CUDA && operation.context_ != nullptr && operation.finished_ == nullptr) try {
-        operation.finished_ = cuda::mark(*operation.context_, cuda::Lane::communication);
-      } catch (const std::exception&) {
-        // The device is lost; its error is on its way.
-      }
-  }
+void Comm::check_devices() const {
+  if (devices_ != nullptr) devices_->check();
 }
 
 void Comm::leave() {
   for (const auto& operation : unreleased_) operation->wait();
+  if (devices_ != nullptr) devices_->close();
   transport_->leave();
 }
 
@@ -168,69 +190,11 @@ void Comm::quiesce() {
     operation->wait_readers();
     unreleased_.pop_front();
   }
+  if (devices_ != nullptr) devices_->trim();
 }
 
 std::string Comm::history(std::size_t most) const {
-  std::string text;
-  const std::uint64_t kept = std::min<std::uint64_t>({next_, kHistory, most});
-  for (std::uint64_t s = next_ - kept; s < next_; ++s) {
-    const Entry& entry = history_[s % kHistory];
-    text += fmt::format("{}{}\n", describe(entry.posting), entry.finished ? "" : ", unfinished");
-  }
-  return text;
+  return history_.text(most, devices_ != nullptr ? devices_->first_unfinished() : 0);
 }
-
-std::vector<std::uint64_t> Comm::fingerprints() const {
-  std::vector<std::uint64_t> all;
-  for (std::uint64_t s = next_ - std::min<std::uint64_t>(next_, kHistory); s < next_; ++s)
-    all.push_back(history_[s % kHistory].fingerprint);
-  return all;
-}
-
-std::string Comm::describe_started(std::size_t i) const {
-  const std::uint64_t first = next_ - std::min<std::uint64_t>(next_, kHistory);
-  return describe(history_[(first + i) % kHistory].posting);
-}
-
-void Operation::wait() {
-  if (!done_) {
-    if (on_stream_ != nullptr)
-      on_stream_->wait();
-    else
-      comm_->finish(*this);
-    done_ = true;
-    order_after(finished_);
-    // What these hold is freed on the rank's own thread.
-    finish_ = nullptr;
-    on_stream_ = nullptr;
-  }
-  if (error_ != nullptr) std::rethrow_exception(error_);
-}
-
-// The rank's ops come after the mark.
-void Operation::order_after(const MarkPtr& mark) {
-  if (SG_CUDA && mark != nullptr) cuda::wait(*context_, cuda::Lane::compute, *mark);
-}
-
-void Operation::wait_readers() {
-  wait();
-  if (released_) return;
-  std::vector<MarkPtr> read;
-  comm_->transport_->wait_released(posting_.sequence, &read);
-  for (const MarkPtr& mark : read) order_after(mark);
-  released_ = true;
-  posted_ = nullptr;
-}
-
-Comm& current_comm() {
-  if (tls_comm != nullptr) return *tls_comm;
-  // A group of one; its world has no peers to share it with.
-  thread_local ThreadWorld world(1, {});
-  thread_local Comm alone(world.transport(0), Executor::inlined);
-  return alone;
-}
-
-CommScope::CommScope(Comm& comm) : previous_(std::exchange(tls_comm, &comm)) {}
-CommScope::~CommScope() { tls_comm = previous_; }
 
 }  // namespace sg::dist

@@ -1,49 +1,31 @@
-// Comm: this rank's end of a group. It numbers collectives, runs them on an executor and books
-// their traffic. A Comm is handed in, never "the world".
+// Comm: this rank's end of a group. It numbers collectives, hands them to whoever carries them and
+// books their traffic. A Comm is handed in, never "the world".
+//
+// Two ways lead to the peers. The transport (threads, Gloo) takes every posting of main memory, and
+// of a GPU that the ranks share. A device group (NCCL), where there is one, takes postings of
+// memory on a GPU: those are queued when they are started, in the order of the rank's program.
 #pragma once
 
-#include <array>
 #include <deque>
-#include <exception>
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/rank.h"
 #include "core/stream.h"
+#include "dist/comm/device_group.h"
+#include "dist/comm/history.h"
+#include "dist/comm/operation.h"
 #include "dist/comm/transport.h"
 
 namespace sg::dist {
 
-/// Who finishes a collective that was started. `inlined`: the rank's own thread, when it waits for
-/// it. `thread`: a comm thread of the rank, which pays only where cores are spare. The bits are the
-/// same.
+/// Who finishes a collective of the transport that was started. `inlined`: the rank's own thread,
+/// when it waits for it. `thread`: a comm thread of the rank, which pays only where cores are
+/// spare. The bits are the same.
 enum class Executor { inlined, thread };
-
-/// A started collective: the posting is out, finishing it moves the bytes. What was posted must not
-/// change until wait_readers() returns, and is kept alive until then, whatever becomes of the
-/// caller.
-class Operation final : public Event {
- public:
-  void wait() override;
-  void wait_readers() override;
-  /// The GPU that it works on, or null. Its work belongs on the communication lane.
-  cuda::Context* context() const { return context_; }
-
- private:
-  friend class Comm;
-  class Comm* comm_ = nullptr;
-  Posting posting_;
-  std::function<void(Operation&)> finish_;
-  std::shared_ptr<Event> on_stream_;  // null with the inlined executor
-  cuda::Context* context_ = nullptr;  // where the posted bytes are on a GPU
-  MarkPtr finished_;                  // when its work on the communication lane is done
-  bool done_ = false, released_ = false;
-  std::exception_ptr error_;
-  std::shared_ptr<void> posted_;  // owner of what peers read
-  void order_after(const MarkPtr& mark);
-};
 
 class Comm {
  public:
@@ -55,20 +37,31 @@ class Comm {
   int rank() const { return transport_->rank(); }
   int size() const { return transport_->size(); }
   Executor executor() const { return executor_; }
+  /// The way for main memory, and for news of failures.
+  Transport& transport() { return *transport_; }
+  /// From here on postings of memory on a GPU go by the group; {} ends it.
+  void use(std::unique_ptr<DeviceGroup> devices) { devices_ = std::move(devices); }
+  bool has_devices() const { return devices_ != nullptr; }
 
-  /// Posts and returns. `owner` keeps the posted bytes alive, which are on `device`; `finish` reads
-  /// the peers' postings by view(); `name` is what the ledger books it as, `sent` the bytes this
-  /// rank sends in all. Nothing is posted or booked in a group of one.
+  /// Posts and returns. `owner` keeps the posted bytes alive, which are on `device`; `finish` gets
+  /// what the peers posted by gather() or terms(); `name` is what the ledger books it as, `sent`
+  /// the bytes this rank sends in all. Nothing is posted or booked in a group of one.
   std::shared_ptr<Operation> start(Posting posting, Device device, std::shared_ptr<void> owner,
                                    std::string_view name, std::int64_t sent,
                                    std::function<void(Operation&)> finish);
-  /// Inside finish: the bytes that `peer` has for this rank; waits for them. On a GPU the
-  /// communication lane does.
+
+  // Inside finish. On a GPU they queue it on the communication lane, else they wait for the peers.
+
+  /// The bytes that each rank has for this one, in rank order, to `out`; this rank's own may be in
+  /// their place already.
+  void gather(const Operation& operation, void* out);
+  /// Spans whose sum, in this order, is that of what all ranks have for this one: a span a rank in
+  /// rank order, or one where the device group sums by itself. That one is at `room`, unless that
+  /// is null; `room` may be this rank's place in what it posted.
+  std::vector<const void*> terms(const Operation& operation, void* room);
+  /// What `peer` has for this rank, where it lies. Not by a device group.
   const char* view(const Operation& operation, int peer);
-  /// Inside finish: copies them to `to`.
-  void read(const Operation& operation, int peer, char* to);
-  /// Inside finish: copies this rank's own bytes, by all its threads or on the communication lane.
-  void copy(const Operation& operation, void* to, const void* from, std::int64_t bytes);
+
   /// Waits until peers have read everything this rank ever posted: its memory may change.
   void quiesce();
   /// Collectives that peers may still read from.
@@ -79,37 +72,41 @@ class Comm {
   /// Ends the comm thread. What this rank posted stays readable until the Comm is gone.
   void stop() { stream_.reset(); }
   void poison(const std::string& cause) { transport_->poison(cause); }
+
+  static constexpr std::size_t kHistory = History::kKept;
   /// The last collectives (at most `most`, and kHistory), a line each, oldest first: what a rank
   /// was doing when it failed. After stop().
   std::string history(std::size_t most = kHistory) const;
-  static constexpr std::size_t kHistory = 256;
   /// Hashes of everything started so far, after each of the last kHistory collectives, oldest
   /// first: equal on all ranks that run the same program. See dist/fingerprint.h.
-  std::vector<std::uint64_t> fingerprints() const;
+  std::vector<std::uint64_t> fingerprints() const { return history_.fingerprints(); }
   /// The i-th of those collectives.
-  std::string describe_started(std::size_t i) const;
+  std::string describe_started(std::size_t i) const { return history_.describe_kept(i); }
 
  private:
   friend class Operation;
+  class OnGpu;
   static constexpr std::size_t kWindow =
       Transport::kDepth / 2;  // started but unfinished operations
-  void finish(Operation& operation);
-  void carry_out(Operation& operation);
+  void begin_on(Operation& operation, Device device);
+  void book(std::string_view name, std::int64_t sent) const;
+  void post(const std::shared_ptr<Operation>& operation);
+  void read(const Operation& operation, int peer, char* to);
+  void copy(const Operation& operation, void* to, const void* from, std::int64_t bytes);
+
+  // For operations.
+  void carried_out(Operation& operation);
+  void check_devices() const;
+  void wait_released(const Posting& posting, std::vector<MarkPtr>* read) {
+    transport_->wait_released(posting, read);
+  }
 
   std::unique_ptr<Transport> transport_;
+  std::unique_ptr<DeviceGroup> devices_;  // ends before the transport, which it tells of failures
   const Executor executor_;
-  std::uint64_t next_ = 0;
+  History history_;
   std::deque<std::shared_ptr<Operation>> unreleased_;
-
-  // Entry i of the ring is collective s with s % kHistory == i. A view of what was posted is not
-  // kept.
-  struct Entry {
-    Posting posting;
-    std::uint64_t fingerprint = 0;  // of all up to this one
-    bool finished = false;
-  };
-  std::array<Entry, kHistory> history_;
-
+  std::shared_ptr<OnGpu> on_gpu_;   // what the rank's GPU asks for its error texts
   std::unique_ptr<Stream> stream_;  // null with the inlined executor
 };
 

@@ -28,17 +28,18 @@ class ThreadTransport final : public Transport {
 
   void post(const Posting& posting) override {
     // The ring bounds how far a rank may run ahead of the slowest reader.
-    if (posting.sequence >= ThreadWorld::kRing)
-      wait_released(posting.sequence - ThreadWorld::kRing, nullptr);
-    ThreadWorld::Slot& slot = slot_of(rank_, posting.sequence);
+    if (posting.ticket >= ThreadWorld::kRing)
+      wait_released(posting.ticket - ThreadWorld::kRing, nullptr);
+    ThreadWorld::Slot& slot = slot_of(rank_, posting.ticket);
     slot.posting = posting;
-    slot.posted.store(posting.sequence + 1);
+    slot.posted.store(posting.ticket + 1);
     world_.wake_peers(rank_);
   }
 
   const char* view(const Posting& mine, int peer, MarkPtr* written) override {
-    ThreadWorld::Slot& slot = slot_of(peer, mine.sequence);
-    wait([&] { return slot.posted.load() > mine.sequence; }, mine.op, mine.sequence, peer);
+    ThreadWorld::Slot& slot = slot_of(peer, mine.ticket);
+    wait([&] { return slot.posted.load() > mine.ticket; }, mine.op, mine.ticket, mine.sequence,
+         peer);
     const Posting& theirs = slot.posting;
     check_same(mine, rank_, theirs, peer);
     SG_CHECK(mine.device == theirs.device,
@@ -56,10 +57,10 @@ class ThreadTransport final : public Transport {
     });
   }
 
-  void finish(std::uint64_t sequence, const MarkPtr& read) override {
+  void finish(const Posting& mine, const MarkPtr& read) override {
     for (int peer = 0; peer < world_.size_; ++peer) {
       if (peer == rank_) continue;
-      ThreadWorld::Slot& slot = slot_of(peer, sequence);
+      ThreadWorld::Slot& slot = slot_of(peer, mine.ticket);
       if (read != nullptr) {
         const std::lock_guard lock(slot.mutex);
         slot.read.push_back(read);
@@ -69,15 +70,8 @@ class ThreadTransport final : public Transport {
     world_.wake_peers(rank_);
   }
 
-  void wait_released(std::uint64_t sequence, std::vector<MarkPtr>* read) override {
-    ThreadWorld::Slot& slot = slot_of(rank_, sequence);
-    const std::uint64_t uses = sequence / ThreadWorld::kRing + 1;
-    const std::uint64_t wanted = uses * static_cast<std::uint64_t>(world_.size_ - 1);
-    wait([&] { return slot.readers.load() >= wanted; }, "release", sequence, -1);
-    if (read == nullptr) return;
-    const std::lock_guard lock(slot.mutex);
-    *read = std::move(slot.read);
-    slot.read.clear();
+  void wait_released(const Posting& mine, std::vector<MarkPtr>* read) override {
+    wait_released(mine.ticket, read);
   }
 
   bool carries(Device) const override { return true; }
@@ -88,10 +82,46 @@ class ThreadTransport final : public Transport {
   }
 
   void poison(const std::string& cause) override { world_.poison(rank_, cause); }
+  std::string failure() const override {
+    return world_.poisoned_.load() ? world_.cause() : std::string();
+  }
+
+  void entered(const Posting& posting) override {
+    ThreadWorld::Seat& seat = *world_.seats_[static_cast<std::size_t>(rank_)];
+    const std::lock_guard lock(seat.place_mutex);
+    seat.place = posting;
+    seat.place.written = nullptr;
+  }
+
+  std::string whereabouts() const override {
+    std::string text;
+    for (int r = 0; r < world_.size_; ++r) {
+      if (r == rank_) continue;
+      const ThreadWorld::Seat& seat = *world_.seats_[static_cast<std::size_t>(r)];
+      const std::lock_guard lock(seat.place_mutex);
+      text += fmt::format("; rank {} {}", r,
+                          seat.left.load()         ? std::string("has ended")
+                          : *seat.place.op == '\0' ? std::string("entered none")
+                                                   : "last entered " + describe(seat.place));
+    }
+    return text;
+  }
 
  private:
-  ThreadWorld::Slot& slot_of(int rank, std::uint64_t sequence) {
-    return world_.seats_[static_cast<std::size_t>(rank)]->slots[sequence % ThreadWorld::kRing];
+  void wait_released(std::uint64_t ticket, std::vector<MarkPtr>* read) {
+    ThreadWorld::Slot& slot = slot_of(rank_, ticket);
+    const std::uint64_t uses = ticket / ThreadWorld::kRing + 1;
+    const std::uint64_t wanted = uses * static_cast<std::uint64_t>(world_.size_ - 1);
+    wait([&] { return slot.readers.load() >= wanted; }, "release", ticket, slot.posting.sequence,
+         -1);
+    if (read == nullptr) return;
+    const std::lock_guard lock(slot.mutex);
+    *read = std::move(slot.read);
+    slot.read.clear();
+  }
+
+  ThreadWorld::Slot& slot_of(int rank, std::uint64_t ticket) {
+    return world_.seats_[static_cast<std::size_t>(rank)]->slots[ticket % ThreadWorld::kRing];
   }
 
   void check_poison() {
@@ -99,20 +129,20 @@ class ThreadTransport final : public Transport {
       fail("[rank {}] stopped because another rank failed: {}", rank_, world_.cause());
   }
 
-  // The peer (-1: any) that left before it posted `sequence`: it will neither post it nor read this
+  // The peer (-1: any) that left before it posted `ticket`: it will neither post it nor read this
   // rank's. -1: none.
-  int missing_peer(std::uint64_t sequence, int peer) {
+  int missing_peer(std::uint64_t ticket, int peer) {
     for (int r = 0; r < world_.size_; ++r) {
       if (r == rank_ || (peer >= 0 && r != peer)) continue;
       if (world_.seats_[static_cast<std::size_t>(r)]->left.load() &&
-          slot_of(r, sequence).posted.load() <= sequence)
+          slot_of(r, ticket).posted.load() <= ticket)
         return r;
     }
     return -1;
   }
 
   template <class Ready>
-  void wait(Ready ready, const char* op, std::uint64_t sequence, int peer) {
+  void wait(Ready ready, const char* op, std::uint64_t ticket, std::uint64_t sequence, int peer) {
     if (ready()) return;
     check_poison();
     const Clock::time_point start = Clock::now();
@@ -132,7 +162,7 @@ class ThreadTransport final : public Transport {
     int missing = -1;
     const auto awake = [&] {
       if (ready() || world_.poisoned_.load()) return true;
-      missing = missing_peer(sequence, peer);
+      missing = missing_peer(ticket, peer);
       return missing >= 0;
     };
     bool in_time = true;
@@ -152,10 +182,10 @@ class ThreadTransport final : public Transport {
     fail("[{}] rank {} waited {} ms for {} in collective {}; {}", op, rank_,
          world_.options_.deadline.count(),
          peer >= 0 ? fmt::format("rank {}", peer) : std::string("its readers"), sequence,
-         whereabouts());
+         waits_of_others());
   }
 
-  std::string whereabouts() const {
+  std::string waits_of_others() const {
     std::string text;
     for (int r = 0; r < world_.size_; ++r) {
       if (r == rank_) continue;
@@ -193,7 +223,10 @@ void ThreadWorld::wake_peers(int rank) {
 void ThreadWorld::poison(int rank, const std::string& cause) {
   {
     const std::lock_guard lock(mutex_);
-    if (cause_.empty()) cause_ = fmt::format("rank {}: {}", rank, cause);
+    if (failed_rank_ < 0) {
+      failed_rank_ = rank;
+      cause_ = fmt::format("rank {}: {}", rank, cause);
+    }
   }
   poisoned_.store(true);
   wake_peers(-1);
@@ -202,6 +235,11 @@ void ThreadWorld::poison(int rank, const std::string& cause) {
 std::string ThreadWorld::cause() const {
   const std::lock_guard lock(mutex_);
   return cause_;
+}
+
+int ThreadWorld::failed_rank() const {
+  const std::lock_guard lock(mutex_);
+  return failed_rank_;
 }
 
 }  // namespace sg::dist

@@ -31,6 +31,8 @@ class ThreadWorld {
   std::unique_ptr<Transport> transport(int rank);
   /// The first failure, as "rank 2: <text>"; empty if there was none.
   std::string cause() const;
+  /// Whose it was; -1 if there was none.
+  int failed_rank() const;
   void poison(int rank, const std::string& cause);
 
  private:
@@ -53,6 +55,8 @@ class ThreadWorld {
         nullptr};  // the collective it is in, for others' error texts
     std::atomic<std::uint64_t> waiting_at{0};
     std::atomic<bool> left{false};
+    mutable std::mutex place_mutex;
+    Posting place;  // the last collective that it began beside the board; op "" for none
   };
   void wake_peers(int rank);
 
@@ -62,6 +66,7 @@ class ThreadWorld {
   std::atomic<bool> poisoned_{false};
   mutable std::mutex mutex_;
   std::string cause_;
+  int failed_rank_ = -1;
 };
 
 }  // namespace sg::dist

@@ -19,6 +19,10 @@ void check_same(const Posting& mine, int rank, const Posting& theirs, int peer) 
                theirs.dtype == mine.dtype && theirs.count == mine.count,
            "[{}] rank {} is in {}, rank {} in {}: all ranks must run the same program", mine.op,
            rank, describe(mine), peer, describe(theirs));
+  SG_CHECK(theirs.unseen == mine.unseen,
+           "[{}] rank {} and rank {} came to {} by different collectives between their GPUs: all "
+           "ranks must run the same program (SHARDGRAD_DEBUG=1 names the first that differs)",
+           mine.op, rank, peer, describe(mine));
 }
 
 }  // namespace sg::dist

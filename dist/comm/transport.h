@@ -36,8 +36,10 @@ struct Posting {
   const char* op = "";
   UnitLabel unit = {};
   DType dtype = DType::f32;
-  std::int64_t count = 0;  ///< elements that one peer reads
-  std::uint64_t sequence = 0;
+  std::int64_t count = 0;      ///< elements that one peer reads
+  std::uint64_t sequence = 0;  ///< among all collectives of the group
+  std::uint64_t ticket = 0;    ///< among those that the transport carries
+  std::uint64_t unseen = 0;    ///< hash of those before it that it did not carry (between GPUs)
   const char* data = nullptr;
   std::int64_t stride = 0;    ///< bytes
   std::int64_t bytes = 0;     ///< that one peer reads
@@ -48,7 +50,8 @@ struct Posting {
 
 /// "reduce_scatter of unit 1, fc1 (64 x f32, collective 41)".
 std::string describe(const Posting& posting);
-/// An error that names both unless they are the same op, unit, dtype and count.
+/// An error that names both unless they are the same op, unit, dtype and count, and came after the
+/// same collectives between GPUs.
 void check_same(const Posting& mine, int rank, const Posting& theirs, int peer);
 
 class Transport {
@@ -56,23 +59,25 @@ class Transport {
   virtual ~Transport() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
+  // Postings are told apart by their ticket, and called by their sequence in error texts.
+
   /// Postings that are remembered: how far a rank may be ahead of the slowest reader.
   static constexpr std::uint64_t kDepth = 256;
-  /// Makes a span readable for the peers. Waits until they have finished collective `sequence -
-  /// kDepth`, for nothing else.
+  /// Makes a span readable for the peers. Waits until they have finished `ticket - kDepth`,
+  /// for nothing else.
   virtual void post(const Posting& posting) = 0;
-  /// Waits until `peer` has posted collective `mine.sequence`, checks it against `mine`, and
-  /// returns the bytes it has for this rank; `written` becomes the posting's. Errors: deadline
-  /// passed, peer failed, another collective found (both are named).
+  /// Waits until `peer` has posted `mine.ticket`, checks it against `mine`, and returns the bytes
+  /// it has for this rank; `written` becomes the posting's. Errors: deadline passed, peer failed,
+  /// another collective found (both are named).
   virtual const char* view(const Posting& mine, int peer, MarkPtr* written = nullptr) = 0;
   /// The same, copied to `to`: without an intermediate place where bytes come over a wire. Main
   /// memory alone.
   virtual void read(const Posting& mine, int peer, char* to) = 0;
-  /// This rank has read all that it needs of collective `sequence`, or will have at the mark.
-  virtual void finish(std::uint64_t sequence, const MarkPtr& read = nullptr) = 0;
-  /// Waits until every peer has finished reading what this rank posted in collective `sequence`;
-  /// `read` becomes the marks at which they will have.
-  virtual void wait_released(std::uint64_t sequence, std::vector<MarkPtr>* read = nullptr) = 0;
+  /// This rank has read all that it needs of this collective, or will have at the mark.
+  virtual void finish(const Posting& mine, const MarkPtr& read = nullptr) = 0;
+  /// Waits until every peer has finished reading what this rank posted; `read` becomes the marks at
+  /// which they will have.
+  virtual void wait_released(const Posting& mine, std::vector<MarkPtr>* read = nullptr) = 0;
   /// Whether memory of `device` can be posted.
   virtual bool carries(Device device) const { return !device.is_cuda(); }
   /// This rank will post no more and has finished what it posted: a wait for more from it is an
@@ -80,6 +85,16 @@ class Transport {
   virtual void leave() = 0;
   /// Tells every peer that this rank failed; their waits throw, naming the first cause.
   virtual void poison(const std::string& cause) = 0;
+
+  // For collectives that the transport does not carry, which wait for the same ranks. On any
+  // thread.
+
+  /// Why the group is over, "rank 2: [loader] ..."; empty while it is not.
+  virtual std::string failure() const = 0;
+  /// This rank has begun a collective that the transport does not carry.
+  virtual void entered(const Posting&) {}
+  /// Where the others are as far as this rank knows: "; rank 1 last entered all_gather of ...".
+  virtual std::string whereabouts() const = 0;
 };
 
 }  // namespace sg::dist

@@ -80,12 +80,12 @@ class GlooTransport::Impl {
   void post(const Posting& posting) {
     const NoSigpipe quiet;
     throw_failure(posting.op, &posting);
-    if (posting.sequence >= kDepth) wait_released(posting.sequence - kDepth);
-    posted_ = posting.sequence + 1;
+    if (posting.ticket >= kDepth) wait_released(posting.ticket - kDepth);
+    posted_ = posting.ticket + 1;
     auto entry = std::make_unique<Collective>();
     Collective& c = *entry;
     c.posting = posting;
-    c.incoming = await_messages(posting.sequence);
+    c.incoming = await_messages(posting.ticket);
     c.checked.assign(Index(size_), false);
     c.sent = Messages(rank_, size_, is_inline(posting.bytes) ? posting.bytes : 0);
     c.out.resize(Index(size_));
@@ -112,19 +112,19 @@ class GlooTransport::Impl {
       guarded(posting, peer, [&] {
         const std::string& error = c.incoming.errors[Index(peer)];
         if (!error.empty()) throw ::gloo::IoException(error);
-        out->send(peer, slot_of(posting.sequence, 0));
+        out->send(peer, slot_of(posting.ticket, 0));
         if (follows)
-          c.data->send(peer, slot_of(posting.sequence, 1), Index64(peer * posting.stride),
+          c.data->send(peer, slot_of(posting.ticket, 1), Index64(peer * posting.stride),
                        Index64(posting.bytes));
       });
     }
-    next_ = await_messages(posting.sequence + 1);
+    next_ = await_messages(posting.ticket + 1);
     const std::lock_guard lock(mutex_);
-    collectives_.emplace(posting.sequence, std::move(entry));
+    collectives_.emplace(posting.ticket, std::move(entry));
   }
 
   const char* view(const Posting& mine, int peer) {
-    Collective& c = at(mine.sequence);
+    Collective& c = at(mine.ticket);
     check_header(c, peer);
     if (is_inline(mine.bytes)) return c.incoming.messages.data(peer);
     SG_CHECK(c.scratch.defined(), "[{}] what is posted to be copied cannot be viewed", mine.op);
@@ -135,7 +135,7 @@ class GlooTransport::Impl {
   }
 
   void read(const Posting& mine, int peer, char* to) {
-    Collective& c = at(mine.sequence);
+    Collective& c = at(mine.ticket);
     check_header(c, peer);
     if (mine.bytes == 0) return;
     if (is_inline(mine.bytes))
@@ -145,11 +145,11 @@ class GlooTransport::Impl {
   }
 
   // Peers have read what has left this process: its memory may change.
-  void wait_released(std::uint64_t sequence) {
+  void wait_released(std::uint64_t ticket) {
     const std::lock_guard releasing(releasing_);
     const auto it = [&] {
       const std::lock_guard lock(mutex_);
-      return collectives_.find(sequence);
+      return collectives_.find(ticket);
     }();
     if (it == collectives_.end()) return;
     Collective& c = *it->second;
@@ -177,13 +177,28 @@ class GlooTransport::Impl {
     watchdog_->interrupt();
     store_.fail(cause);
   }
+  std::string failure() const {
+    {
+      const std::lock_guard lock(mutex_);
+      if (!own_failure_.empty()) return fmt::format("rank {}: {}", rank_, own_failure_);
+    }
+    const std::optional<Failure> failure = store_.failure();
+    return failure ? fmt::format("rank {}: {}", failure->rank, failure->text) : std::string();
+  }
+  // By the headers that were looked at.
+  std::string whereabouts() const {
+    std::string places;
+    for (int r = 0; r < size_; ++r)
+      if (r != rank_) places += fmt::format("; rank {} last entered {}", r, last_entered(r));
+    return places;
+  }
   int rank() const { return rank_; }
   int size() const { return size_; }
 
  private:
   // Where the peers' messages of one collective arrive.
   struct Incoming {
-    std::uint64_t sequence = ~std::uint64_t{0};
+    std::uint64_t ticket = ~std::uint64_t{0};
     Messages messages;
     std::vector<std::unique_ptr<Buffer>> buffers;  // one a peer
     std::vector<std::string> errors;               // one a peer: why none will ever come
@@ -200,8 +215,8 @@ class GlooTransport::Impl {
 
   static std::size_t Index(int i) { return static_cast<std::size_t>(i); }
   static std::size_t Index64(std::int64_t i) { return static_cast<std::size_t>(i); }
-  static std::uint64_t slot_of(std::uint64_t sequence, std::uint64_t part) {
-    return 2 * sequence + part;
+  static std::uint64_t slot_of(std::uint64_t ticket, std::uint64_t part) {
+    return 2 * ticket + part;
   }
   bool is_inline(std::int64_t bytes) const { return bytes <= Messages::most_inline(size_); }
 
@@ -214,9 +229,9 @@ class GlooTransport::Impl {
 
   // Those of the next collective are awaited before it begins: a peer's message then leaves at
   // once, instead of after an announcement and an answer.
-  Incoming await_messages(std::uint64_t sequence) {
-    if (next_.sequence == sequence) return std::exchange(next_, {});
-    Incoming incoming{.sequence = sequence, .messages = messages(), .buffers = {}, .errors = {}};
+  Incoming await_messages(std::uint64_t ticket) {
+    if (next_.ticket == ticket) return std::exchange(next_, {});
+    Incoming incoming{.ticket = ticket, .messages = messages(), .buffers = {}, .errors = {}};
     incoming.buffers.resize(Index(size_));
     incoming.errors.resize(Index(size_));
     for (int peer = 0; peer < size_; ++peer) {
@@ -224,7 +239,7 @@ class GlooTransport::Impl {
       auto& buffer = incoming.buffers[Index(peer)];
       buffer = context_->createUnboundBuffer(incoming.messages.of(peer), incoming.messages.room());
       try {
-        buffer->recv(peer, slot_of(sequence, 0));
+        buffer->recv(peer, slot_of(ticket, 0));
       } catch (const ::gloo::Exception& error) {  // a peer has gone: told if there is a next one
         incoming.errors[Index(peer)] = error.what();
       }
@@ -232,9 +247,9 @@ class GlooTransport::Impl {
     return incoming;
   }
 
-  Collective& at(std::uint64_t sequence) {
+  Collective& at(std::uint64_t ticket) {
     const std::lock_guard lock(mutex_);
-    return *collectives_.at(sequence);
+    return *collectives_.at(ticket);
   }
 
   void check_header(Collective& c, int peer) {
@@ -255,7 +270,7 @@ class GlooTransport::Impl {
     const NoSigpipe quiet;  // a receive tells the peer that there is room
     const auto buffer =
         context_->createUnboundBuffer(to, static_cast<std::size_t>(c.posting.bytes));
-    guarded(c.posting, peer, [&] { buffer->recv(peer, slot_of(c.posting.sequence, 1)); });
+    guarded(c.posting, peer, [&] { buffer->recv(peer, slot_of(c.posting.ticket, 1)); });
     wait(c.posting, peer, *buffer, [&] { return buffer->waitRecv(kForever); });
   }
 
@@ -305,7 +320,7 @@ class GlooTransport::Impl {
     if (mine != nullptr) {
       look_around(*mine);
       // It may have failed because it found what this rank is about to find: both say both.
-      if (const auto theirs = entered(mine->sequence, failure->rank))
+      if (const auto theirs = entered(mine->ticket, failure->rank))
         check_same(*mine, rank_, *theirs, failure->rank);
     }
     const std::string lost = fmt::format("rank {} lost", failure->rank);
@@ -326,7 +341,7 @@ class GlooTransport::Impl {
       if (r == rank_ || (peer >= 0 && r != peer)) continue;
       const std::optional<std::uint64_t> count = store_.left(r);
       SG_CHECK(
-          !count || *count > mine.sequence,
+          !count || *count > mine.ticket,
           "[{}] rank {} waits for rank {} in collective {}, but rank {} has ended; every rank must "
           "run the same steps",
           mine.op, rank_, r, mine.sequence, r);
@@ -334,14 +349,14 @@ class GlooTransport::Impl {
   }
 
   // What `peer` posted as that collective, if its header has come and was looked at.
-  std::optional<Posting> entered(std::uint64_t sequence, int peer) {
+  std::optional<Posting> entered(std::uint64_t ticket, int peer) {
     const std::lock_guard lock(mutex_);
-    const auto it = collectives_.find(sequence);
+    const auto it = collectives_.find(ticket);
     if (it == collectives_.end() || !it->second->checked[Index(peer)]) return {};
     return it->second->incoming.messages.header(peer).posting();
   }
 
-  std::string last_entered(int peer) {
+  std::string last_entered(int peer) const {
     const std::lock_guard lock(mutex_);
     const std::string& place = last_[Index(peer)];
     return place.empty() ? "nothing" : place;
@@ -354,7 +369,7 @@ class GlooTransport::Impl {
     Collective* c = nullptr;
     {
       const std::lock_guard lock(mutex_);
-      if (const auto it = collectives_.find(mine.sequence); it != collectives_.end())
+      if (const auto it = collectives_.find(mine.ticket); it != collectives_.end())
         c = it->second.get();
     }
     if (c == nullptr) return;
@@ -386,13 +401,10 @@ class GlooTransport::Impl {
 
   [[noreturn]] void throw_deadline(const Posting& mine, int peer) {
     look_around(mine);
-    std::string places;
-    for (int r = 0; r < size_; ++r)
-      if (r != rank_) places += fmt::format("; rank {} last entered {}", r, last_entered(r));
     fail("[{}] rank {} waited {} ms for {} in {}{}; every rank must run the same steps", mine.op,
          rank_, deadline_.count(),
          peer >= 0 ? fmt::format("rank {}", peer) : std::string("its readers"), describe(mine),
-         places);
+         whereabouts());
   }
 
   StoreClient& store_;
@@ -400,8 +412,9 @@ class GlooTransport::Impl {
   const milliseconds deadline_;
   std::shared_ptr<Mesh> context_;
   std::unique_ptr<Watchdog> watchdog_;
-  std::mutex mutex_, releasing_;
-  std::map<std::uint64_t, std::unique_ptr<Collective>> collectives_;
+  mutable std::mutex mutex_;
+  std::mutex releasing_;
+  std::map<std::uint64_t, std::unique_ptr<Collective>> collectives_;  // by ticket
   std::vector<std::string> last_;  // what each peer's last header said
   std::atomic<bool> poisoned_{false};
   std::string own_failure_;
@@ -422,12 +435,14 @@ const char* GlooTransport::view(const Posting& mine, int peer, MarkPtr*) {
 }
 void GlooTransport::read(const Posting& mine, int peer, char* to) { impl_->read(mine, peer, to); }
 // What is received lies in this process, and what was sent is not read again: peers need no word.
-void GlooTransport::finish(std::uint64_t, const MarkPtr&) {}
-void GlooTransport::wait_released(std::uint64_t sequence, std::vector<MarkPtr>*) {
-  impl_->wait_released(sequence);
+void GlooTransport::finish(const Posting&, const MarkPtr&) {}
+void GlooTransport::wait_released(const Posting& mine, std::vector<MarkPtr>*) {
+  impl_->wait_released(mine.ticket);
 }
 void GlooTransport::leave() { impl_->leave(); }
 void GlooTransport::poison(const std::string& cause) { impl_->poison(cause); }
+std::string GlooTransport::failure() const { return impl_->failure(); }
+std::string GlooTransport::whereabouts() const { return impl_->whereabouts(); }
 void GlooTransport::close() { impl_->close(); }
 
 }  // namespace sg::dist

@@ -32,10 +32,12 @@ class GlooTransport final : public Transport {
   void post(const Posting& posting) override;
   const char* view(const Posting& mine, int peer, MarkPtr* written) override;
   void read(const Posting& mine, int peer, char* to) override;
-  void finish(std::uint64_t sequence, const MarkPtr& read) override;
-  void wait_released(std::uint64_t sequence, std::vector<MarkPtr>* read) override;
+  void finish(const Posting& mine, const MarkPtr& read) override;
+  void wait_released(const Posting& mine, std::vector<MarkPtr>* read) override;
   void leave() override;
   void poison(const std::string& cause) override;
+  std::string failure() const override;
+  std::string whereabouts() const override;
 
   /// Ends the connections; nothing that was posted is read any more.
   void close();

@@ -11,7 +11,9 @@
 #include <thread>
 
 #include "core/check.h"
+#include "core/cuda/cuda.h"
 #include "core/rng.h"
+#include "dist/comm/nccl.h"
 #include "dist/job.h"
 #include "dist/processes/sigpipe.h"
 #include "dist/processes/token_file.h"
@@ -35,10 +37,10 @@ constexpr milliseconds kGoodbye{30'000}, kLastWords{2'000};
 
 ProcessGroup::ProcessGroup(const ProcessEnvironment& environment, const LaunchOptions& options,
                            const std::string& configuration)
-    : environment_(environment), seed_(options.seed), exceptions_(std::uncaught_exceptions()) {
+    : environment_(environment), options_(options), exceptions_(std::uncaught_exceptions()) {
   try {
-    join(options, configuration);
-    connect(options);
+    join(configuration);
+    connect();
   } catch (const std::exception& error) {
     if (client_ != nullptr) report(error.what());
     client_.reset();
@@ -47,25 +49,29 @@ ProcessGroup::ProcessGroup(const ProcessEnvironment& environment, const LaunchOp
   }
 }
 
-void ProcessGroup::connect(const LaunchOptions& options) {
+void ProcessGroup::connect() {
   const std::string address = address_for_peers(environment_, client_->local_address());
-  threads_ = options.threads > 0 ? options.threads : default_threads(environment_);
+  threads_ = options_.threads > 0 ? options_.threads : default_threads(environment_);
   auto transport = std::make_unique<GlooTransport>(*client_, address, environment_.rank,
-                                                   environment_.world_size, options.deadline);
+                                                   environment_.world_size, options_.deadline);
   transport_ = transport.get();
   comm_ = std::make_unique<Comm>(
       std::move(transport),
-      options.executor.value_or(default_executor(environment_.local_world_size, threads_)));
+      options_.executor.value_or(default_executor(environment_.local_world_size, threads_)));
 }
 
 // Rank 0 opens the store; everybody, rank 0 included, joins it with proof of the token.
-void ProcessGroup::join(const LaunchOptions& options, const std::string& configuration) {
+void ProcessGroup::join(const std::string& configuration) {
   const ProcessEnvironment& e = environment_;
+  // Ranks whose GPUs sum in different ways would wait for each other.
+  const std::string all = options_.device.is_cuda() && options_.deterministic
+                              ? configuration + " SHARDGRAD_DETERMINISTIC=1"
+                              : configuration;
   JobIdentity identity{.token = e.token,
                        .rank = e.rank,
                        .world_size = e.world_size,
                        .job = e.job,
-                       .configuration = fmt::format("{:016x}", name_key(configuration))};
+                       .configuration = fmt::format("{:016x}", name_key(all))};
   int port = e.port;
   std::unique_ptr<TokenFile> file;
   if (identity.token.empty()) file = std::make_unique<TokenFile>(e.job, e.port);
@@ -79,7 +85,7 @@ void ProcessGroup::join(const LaunchOptions& options, const std::string& configu
       listen.address = e.address.find(':') != std::string::npos ? "::" : "";
     listen.port = e.port;
     listen.listening_socket = e.listening_socket;
-    listen.join_deadline = options.deadline;
+    listen.join_deadline = options_.deadline;
     try {
       server_ = std::make_unique<StoreServer>(identity, listen);
     } catch (const Error&) {
@@ -94,9 +100,9 @@ void ProcessGroup::join(const LaunchOptions& options, const std::string& configu
   }
   const Clock::time_point start = Clock::now();
   const auto left = [&] {
-    if (options.deadline.count() == 0) return milliseconds(0);
+    if (options_.deadline.count() == 0) return milliseconds(0);
     const auto gone = std::chrono::duration_cast<milliseconds>(Clock::now() - start);
-    return std::max(options.deadline - gone, milliseconds(1));
+    return std::max(options_.deadline - gone, milliseconds(1));
   };
   milliseconds search = file != nullptr && e.rank > 0 ? kFirstSearch : left();
   for (;; search = std::min(2 * search, kLongestSearch)) {
@@ -111,14 +117,14 @@ void ProcessGroup::join(const LaunchOptions& options, const std::string& configu
     } catch (const StoreNotFound& error) {
       // A file may be read in the moment in which its job ends and the next one has yet to come.
       if (e.rank == 0 || file == nullptr) throw;
-      SG_CHECK(options.deadline.count() == 0 || Clock::now() - start < options.deadline,
+      SG_CHECK(options_.deadline.count() == 0 || Clock::now() - start < options_.deadline,
                "[launch] rank {} found no store of the job within {} ms; at last: {}", e.rank,
-               options.deadline.count(), error.what());
+               options_.deadline.count(), error.what());
       std::this_thread::sleep_for(milliseconds(20));
     }
   }
-  client_->wait_all_joined(options.deadline.count() == 0 ? milliseconds(0)
-                                                         : options.deadline + kStoresWord);
+  client_->wait_all_joined(options_.deadline.count() == 0 ? milliseconds(0)
+                                                          : options_.deadline + kStoresWord);
 }
 
 void ProcessGroup::report(const std::string& error) {
@@ -165,6 +171,8 @@ ProcessGroup::~ProcessGroup() {
       say_error("rank {}: at the end: {}\n", environment_.rank, error.what());
     }
   }
+  // It tells of failures by the transport.
+  comm_->use({});
   // Gloo's thread reads what was posted; it ends before that is freed.
   transport_->close();
   comm_.reset();
@@ -172,14 +180,32 @@ ProcessGroup::~ProcessGroup() {
   if (server_ != nullptr) server_->wait_all_gone(failed_ ? kLastWords : kGoodbye);
 }
 
+void ProcessGroup::connect_gpus() {
+  const std::string key = "nccl/id";
+  if (rank() == 0) {
+    const std::string id = nccl_id();
+    client_->set(key, {id.begin(), id.end()});
+  }
+  const std::vector<char> id = client_->get(key, options_.deadline);
+  use_nccl(*comm_, {.id = {id.begin(), id.end()},
+                    .device = options_.device,
+                    .deterministic = options_.deterministic,
+                    .deadline = options_.deadline});
+}
+
 void ProcessGroup::run(const std::function<void(Rank&)>& fn) {
   SG_CHECK(!failed_, "[launch] an earlier run of this job failed; start it again");
-  context_ = std::make_unique<Rank>(environment_.rank, environment_.world_size, threads_, seed_);
+  context_ =
+      std::make_unique<Rank>(environment_.rank, environment_.world_size, threads_, options_.seed);
+  context_->device = options_.device;
   const RankScope rank(*context_);
   const CommScope comm(*comm_);
   try {
+    if (options_.device.is_cuda() && !comm_->has_devices()) connect_gpus();
     fn(*context_);
     comm_->quiesce();
+    // What it hands out is there, and what a kernel has found wrong is known, when it ends.
+    if (options_.device.is_cuda()) cuda::synchronize(options_.device);
   } catch (const std::exception& error) {
     report(error.what());
     comm_->stop();

@@ -27,14 +27,17 @@ class ProcessGroup {
   void run(const std::function<void(Rank&)>& fn);
 
  private:
-  void join(const LaunchOptions& options, const std::string& configuration);
-  void connect(const LaunchOptions& options);
+  void join(const std::string& configuration);
+  void connect();
   /// Tells the other ranks, and the launcher who failed first.
   void report(const std::string& error);
   void tell_launcher() const;
 
+  /// NCCL between the ranks' GPUs, whose id goes through the store. In the scope of a run.
+  void connect_gpus();
+
   const ProcessEnvironment environment_;
-  const std::uint64_t seed_;
+  const LaunchOptions options_;
   const int exceptions_;  // under way when this was made
   int threads_ = 1;
   std::unique_ptr<StoreServer> server_;  // rank 0's

@@ -14,15 +14,16 @@ namespace sg::dist {
 
 struct Header {
   static constexpr std::size_t kText = 32;
-  std::uint64_t sequence;
+  std::uint64_t sequence, unseen;
   std::int64_t count, bytes;
   std::int32_t unit;
   std::uint8_t dtype;
   char op[kText], unit_name[UnitLabel::kName];
-  char gap[32];  // bytes that follow begin where vectors may
+  char gap[24];  // bytes that follow begin where vectors may
 
   explicit Header(const Posting& p)
       : sequence(p.sequence),
+        unseen(p.unseen),
         count(p.count),
         bytes(p.bytes),
         unit(p.unit.index),
@@ -42,6 +43,7 @@ struct Header {
             .dtype = known ? static_cast<DType>(dtype) : DType::u8,
             .count = count,
             .sequence = sequence,
+            .unseen = unseen,
             .bytes = bytes};
   }
 };

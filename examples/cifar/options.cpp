@@ -167,7 +167,8 @@ std::string settings_text(const Options& o, const dist::Job& job, const data::Sp
                   kernels::name_of(kernels::active_isa())));
   row("executor", job.executor() == dist::Executor::thread ? "a comm thread a rank" : "inline");
   if (!job.launcher().empty())
-    row("ranks", fmt::format("processes started by {}, over Gloo", job.launcher()));
+    row("ranks", fmt::format("processes started by {}, over {}", job.launcher(),
+                             o.device == "cpu" ? "Gloo" : "NCCL"));
   row("seed", fmt::format("{}", o.seed));
   if (!o.init.empty()) row("weights", o.init);
   return text;

@@ -66,6 +66,15 @@ void check_plan(const TrainOptions& o, bool by_stage, Plans plans) {
   if (!number) check_choice("--plan", o.plan, names);
 }
 
+// The GPU where there is one for each process; threads share theirs.
+std::string usual_device() {
+  const auto process = dist::process_environment();
+  const bool gpu = cuda::device_count() > 0 &&
+                   (!process || process->world_size == 1 ||
+                    dist::why_no_gpu(*process, dist::backend_by_environment()).empty());
+  return gpu ? "cuda" : "cpu";
+}
+
 void check(TrainOptions& o, bool batch_given) {
   SG_CHECK(o.ranks >= 1, "--ranks {}: there must be at least one rank; use --ranks 1 or more",
            o.ranks);
@@ -85,6 +94,11 @@ void check(TrainOptions& o, bool batch_given) {
   check_choice("--device", o.device, kDevices);
   SG_CHECK(o.device == "cpu" || cuda::device_count() > 0,
            "--device cuda: there is no GPU to use: {}; use --device cpu", cuda::why_none());
+  if (const auto process = dist::process_environment(); o.device == "cuda" && process &&
+                                                        process->world_size > 1) {
+    const std::string why = dist::why_no_gpu(*process, dist::backend_by_environment());
+    SG_CHECK(why.empty(), "--device cuda: {}", why);
+  }
   SG_CHECK(!o.momentum || o.optimizer == "sgd",
            "--momentum: {} has no momentum of that name; use --optimizer sgd, or leave it out",
            o.optimizer);
@@ -143,9 +157,7 @@ void parse(CLI::App& app, TrainOptions& options, int argc, char** argv, Plans pl
     } else if (app.count("--threads") == 0 && options.ranks >= 1) {
       options.threads = dist::default_threads(options.ranks);
     }
-    // Processes compute on the CPU so far.
-    if (options.device.empty())
-      options.device = cuda::device_count() > 0 && !dist::process_environment() ? "cuda" : "cpu";
+    if (options.device.empty()) options.device = usual_device();
     check_plan(options, app.count("--stage") > 0, plans);
     check(options, app.count("--batch-size") > 0);
   });

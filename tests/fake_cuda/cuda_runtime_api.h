@@ -58,6 +58,7 @@ cudaError_t cudaGetLastError();
 
 cudaError_t cudaGetDeviceCount(int* count);
 cudaError_t cudaSetDevice(int device);
+cudaError_t cudaGetDevice(int* device);
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total);
 
@@ -86,5 +87,7 @@ namespace sg::cuda::fake {
 
 /// Queues work on a stream.
 void enqueue(cudaStream_t stream, std::function<void()> work);
+/// Whether streams are threads: else work runs as it is queued.
+bool threaded();
 
 }  // namespace sg::cuda::fake

@@ -16,25 +16,16 @@ namespace {
 
 using Work = std::function<void()>;
 
-constexpr int kDevices = 2;
+constexpr int kDevices = 4;
 constexpr std::size_t kTotal = std::size_t{1} << 34;
 
 thread_local cudaError_t last_error = cudaSuccess;
+thread_local int current_device = 0;
 std::atomic<std::size_t> used_bytes{0};
 
 cudaError_t keep(cudaError_t error) {
   if (error != cudaSuccess) last_error = error;
   return error;
-}
-
-// SHARDGRAD_FAKE_CUDA: 1 runs work as it is queued, which is quick; `threads` has a thread a
-// stream.
-bool threaded() {
-  static const bool asked = [] {
-    const char* text = std::getenv("SHARDGRAD_FAKE_CUDA");
-    return text != nullptr && std::strcmp(text, "threads") == 0;
-  }();
-  return asked;
 }
 
 int delay() {
@@ -65,6 +56,22 @@ struct Recording {
 };
 
 }  // namespace
+
+namespace sg::cuda::fake {
+
+// SHARDGRAD_FAKE_CUDA: 1 runs work as it is queued, which is quick; `threads` has a thread a
+// stream.
+bool threaded() {
+  static const bool asked = [] {
+    const char* text = std::getenv("SHARDGRAD_FAKE_CUDA");
+    return text != nullptr && std::strcmp(text, "threads") == 0;
+  }();
+  return asked;
+}
+
+}  // namespace sg::cuda::fake
+
+using sg::cuda::fake::threaded;
 
 struct FakeEvent {
   std::mutex mutex;
@@ -155,7 +162,13 @@ cudaError_t cudaGetDeviceCount(int* count) {
   return asked ? cudaSuccess : keep(cudaErrorNoDevice);
 }
 cudaError_t cudaSetDevice(int device) {
-  return keep(device >= 0 && device < kDevices ? cudaSuccess : cudaErrorInvalidDevice);
+  if (device < 0 || device >= kDevices) return keep(cudaErrorInvalidDevice);
+  current_device = device;
+  return cudaSuccess;
+}
+cudaError_t cudaGetDevice(int* device) {
+  *device = current_device;
+  return cudaSuccess;
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   *value = attribute == cudaDevAttrMultiProcessorCount ? 4 : 0;

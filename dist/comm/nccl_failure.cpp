@@ -1,0 +1,92 @@
+// How a group of GPUs ends before its time. An error of NCCL, a collective that takes too long and
+// the news that a rank has failed have the same effect: the other ranks are told by the transport,
+// and the communicator is aborted, so that no lane waits for ever. Whoever waits for the GPU, or
+// starts a collective, then gets the text.
+#include "core/check.h"
+#include "dist/comm/nccl_group.h"
+
+namespace sg::dist {
+namespace {
+
+// How long the transport may take to tell who died, where NCCL only sees that somebody is gone.
+constexpr std::chrono::milliseconds kVerdict{1500};
+
+// A collective, or "connect".
+std::string name(const Posting& mine) {
+  return mine.device.is_cuda() ? describe(mine) : std::string(mine.op);
+}
+
+}  // namespace
+
+void NcclGroup::throw_failure() const {
+  if (failed_) throw Error(failure_);
+  SG_CHECK(!closed_, "[nccl] the group of rank {} has ended", host_.rank());
+}
+
+void NcclGroup::check() const {
+  if (!failed_) [[likely]]
+    return;
+  const std::lock_guard lock(mutex_);
+  throw_failure();
+}
+
+void NcclGroup::give_up(const std::string& text) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (failed_) return;
+    failure_ = text;
+    failed_ = true;
+  }
+  // Before the peers' NCCL notices: they are to name this cause, not that somebody is gone.
+  if (host_.failure().empty()) host_.poison(text);
+  abort();
+}
+
+std::string NcclGroup::host_failure(const Posting& mine) const {
+  const std::string failure = host_.failure();
+  return failure.empty() ? failure
+                         : fmt::format("[{}] rank {} stopped in {} because another rank failed: {}",
+                                       mine.op, host_.rank(), name(mine), failure);
+}
+
+std::string NcclGroup::trouble(const Posting& mine) {
+  std::string text = host_failure(mine);
+  if (!text.empty()) return text;
+  ncclResult_t result = ncclSuccess;
+  {
+    const std::lock_guard lock(mutex_);
+    if (comm_ == nullptr) return text;
+    const ncclResult_t asked = nccl().CommGetAsyncError(comm_, &result);
+    if (asked != ncclSuccess) result = asked;
+  }
+  if (result == ncclSuccess || result == ncclInProgress) return text;
+  return broken(mine, result);
+}
+
+std::string NcclGroup::broken(const Posting& mine, ncclResult_t result) {
+  if (result == ncclRemoteError || result == ncclSystemError) {
+    const Clock::time_point start = Clock::now();
+    while (Clock::now() - start < kVerdict) {
+      const std::string text = host_failure(mine);
+      if (!text.empty()) return text;
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+  }
+  std::string details;
+  {
+    const std::lock_guard lock(mutex_);
+    if (comm_ != nullptr) details = nccl().GetLastError(comm_);
+  }
+  return fmt::format("[{}] rank {} stopped in {}: NCCL: {}{}", mine.op, host_.rank(), name(mine),
+                     nccl().GetErrorString(result),
+                     details.empty() ? details : fmt::format(" ({})", details));
+}
+
+std::string NcclGroup::too_late(const Posting& mine) const {
+  return fmt::format(
+      "[{}] rank {} waited {} ms for the GPUs of its peers in {}{}; every rank must run the same "
+      "steps",
+      mine.op, host_.rank(), options_.deadline.count(), name(mine), host_.whereabouts());
+}
+
+}  // namespace sg::dist

@@ -1,0 +1,69 @@
+// The device group of dist/comm/nccl.h. nccl.cpp holds what it does, nccl_failure.cpp how it ends.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "core/cuda/context.h"
+#include "core/tensor.h"
+#include "dist/comm/nccl.h"
+#include "dist/comm/nccl_library.h"
+#include "dist/comm/watch.h"
+
+namespace sg::dist {
+
+class NcclGroup final : public DeviceGroup {
+ public:
+  NcclGroup(Transport& host, const NcclOptions& options);
+  ~NcclGroup() override;
+
+  void gather(cuda::Context& context, const Posting& mine, void* out) override;
+  std::vector<const void*> terms(cuda::Context& context, const Posting& mine, void* room) override;
+  void queued(const Posting& mine, const MarkPtr& finished) override {
+    watch_->add(mine, finished);
+  }
+  void check() const override;
+  std::uint64_t first_unfinished() const override { return watch_->first_unfinished(); }
+  void trim() override { scratch_ = {}; }
+  void close() override;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  static constexpr std::chrono::microseconds kMoment{100};
+
+  // f(comm) calls NCCL; returns when that has queued its work, throws what went wrong.
+  template <class F>
+  void call(const Posting& mine, F f);
+  std::vector<const void*> terms_in_order(cuda::Context& context, const Posting& mine);
+  std::vector<const void*> total(cuda::Context& context, const Posting& mine, void* room);
+  char* scratch(cuda::Context& context, const Posting& mine, std::int64_t bytes);
+  void order_scratch();
+
+  // Texts of what ends a group; "" for nothing.
+  std::string host_failure(const Posting& mine) const;
+  std::string trouble(const Posting& mine);
+  std::string too_late(const Posting& mine) const;
+  std::string broken(const Posting& mine, ncclResult_t result);
+  void give_up(const std::string& text);
+  void abort();
+  void throw_failure() const;  // with the mutex held
+
+  Transport& host_;
+  const NcclOptions options_;
+  mutable std::mutex mutex_;  // held in every call of NCCL but the abort
+  ncclComm_t comm_ = nullptr;
+  bool closed_ = false;
+  std::string failure_;
+  std::atomic<bool> failed_{false};
+  Tensor scratch_;
+  cuda::Context* scratch_on_ = nullptr;  // it lives while scratch_ does
+  std::int64_t largest_ = 0;
+  std::unique_ptr<Watch> watch_;
+};
+
+}  // namespace sg::dist

@@ -1,0 +1,79 @@
+#include "dist/comm/watch.h"
+
+#include <utility>
+
+namespace sg::dist {
+namespace {
+
+// Late enough to cost nothing beside a step, soon enough for a failure.
+constexpr std::chrono::milliseconds kInterval{5};
+
+}  // namespace
+
+Watch::Watch(Device device, Rules rules)
+    : device_(device), rules_(std::move(rules)), thread_([this] { run(); }) {}
+
+Watch::~Watch() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  changed_.notify_all();
+  thread_.join();
+}
+
+void Watch::add(const Posting& posting, const MarkPtr& finished) {
+  {
+    const std::lock_guard lock(mutex_);
+    entries_.push_back({posting, finished});
+    end_ = posting.sequence + 1;
+  }
+  changed_.notify_all();
+}
+
+std::uint64_t Watch::first_unfinished() const {
+  const std::lock_guard lock(mutex_);
+  return entries_.empty() ? end_ : entries_.front().posting.sequence;
+}
+
+void Watch::drain() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return entries_.empty() || given_up_; });
+}
+
+std::string Watch::look(Entry& oldest) const {
+  const std::string trouble = rules_.trouble(oldest.posting);
+  if (!trouble.empty() || rules_.deadline.count() == 0) return trouble;
+  const Clock::time_point now = Clock::now();
+  if (oldest.begun == Clock::time_point{} && cuda::reached(*oldest.posting.written))
+    oldest.begun = now;
+  const bool late = oldest.begun != Clock::time_point{} && now - oldest.begun >= rules_.deadline;
+  return late ? rules_.too_late(oldest.posting) : "";
+}
+
+void Watch::run() {
+  bool used = false;  // the device, which a group without collectives need not touch
+  std::unique_lock lock(mutex_);
+  while (true) {
+    changed_.wait(lock, [this] { return stop_ || (!entries_.empty() && !given_up_); });
+    if (stop_) return;
+    Entry& oldest = entries_.front();  // others are added behind it meanwhile
+    lock.unlock();
+    if (!std::exchange(used, true)) cuda::use(device_);
+    const bool done = cuda::reached(*oldest.finished);
+    const std::string text = done ? std::string() : look(oldest);
+    if (!text.empty()) rules_.give_up(text);
+    lock.lock();
+    if (done) {
+      entries_.pop_front();
+      if (entries_.empty()) changed_.notify_all();
+    } else if (!text.empty()) {
+      given_up_ = true;
+      changed_.notify_all();
+    } else {
+      changed_.wait_for(lock, kInterval, [this] { return stop_; });
+    }
+  }
+}
+
+}  // namespace sg::dist
