@@ -33,7 +33,9 @@ void Watch::add(const Posting& posting, const MarkPtr& finished) {
 
 std::uint64_t Watch::first_unfinished() const {
   const std::lock_guard lock(mutex_);
-  return entries_.empty() ? end_ : entries_.front().posting.sequence;
+  for (const Entry& entry : entries_)
+    if (ending_ || !cuda::reached(*entry.finished)) return entry.posting.sequence;
+  return end_;
 }
 
 void Watch::drain() {
@@ -62,12 +64,15 @@ void Watch::run() {
     if (!std::exchange(used, true)) cuda::use(device_);
     const bool done = cuda::reached(*oldest.finished);
     const std::string text = done ? std::string() : look(oldest);
-    if (!text.empty()) rules_.give_up(text);
     lock.lock();
     if (done) {
       entries_.pop_front();
       if (entries_.empty()) changed_.notify_all();
     } else if (!text.empty()) {
+      ending_ = true;  // from here on marks are reached by what was not done
+      lock.unlock();
+      rules_.give_up(text);
+      lock.lock();
       given_up_ = true;
       changed_.notify_all();
     } else {

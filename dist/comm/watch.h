@@ -35,7 +35,7 @@ class Watch {
 
   /// In the order of the lane, which has done it at the mark.
   void add(const Posting& posting, const MarkPtr& finished);
-  /// Collectives of lower numbers are done, as far as was looked.
+  /// Collectives of lower numbers are done.
   std::uint64_t first_unfinished() const;
   /// Returns when all are done, or were given up.
   void drain();
@@ -56,7 +56,7 @@ class Watch {
   std::condition_variable changed_;
   std::deque<Entry> entries_;  // an entry stays where it is until run() removes it
   std::uint64_t end_ = 0;      // the number after the last that was added
-  bool given_up_ = false, stop_ = false;
+  bool ending_ = false, given_up_ = false, stop_ = false;
   std::thread thread_;
 };
 

@@ -18,6 +18,10 @@ if(NOT SHARDGRAD_SANITIZE)  # once is enough
     -DCMAKE_DISABLE_FIND_PACKAGE_fmt=ON)
   sg_configure_test(auto_and_missing TRUE "oneDNN +missing .libdnnl-dev.: portable kernels"
     -DSHARDGRAD_ONEDNN=AUTO -DCMAKE_DISABLE_FIND_PACKAGE_DNNL=ON)
+  sg_configure_test(nccl_on_without_cuda FALSE "SHARDGRAD_NCCL is ON, but this build has no CUDA"
+    -DSHARDGRAD_NCCL=ON -DSHARDGRAD_CUDA=OFF)
+  sg_configure_test(nccl_off TRUE "NCCL +off: ranks share one GPU"
+    -DSHARDGRAD_NCCL=OFF -DSHARDGRAD_CUDA=FAKE)
   sg_configure_test(part_with_a_wrong_value FALSE "SHARDGRAD_ONEDNN is 'maybe'. expected AUTO, ON or OFF"
     -DSHARDGRAD_ONEDNN=maybe)
 endif()

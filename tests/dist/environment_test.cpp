@@ -3,6 +3,7 @@
 
 #include <map>
 
+#include "dist/comm/nccl.h"
 #include "tests/dist/support.h"
 
 namespace sg::dist {
@@ -137,8 +138,13 @@ TEST(Environment, ErrorsNameTheVariable) {
       error(with(kRun, {{"LOCAL_WORLD_SIZE", "2"}})),
       "2 of 4 processes are on this host, so the job spans several, and SHARDGRAD_TOKEN is not "
       "set; set it to the same secret on all of them");
-  EXPECT_HAS(error(with(kRun, {{"SHARDGRAD_BACKEND", "nccl"}})),
-             "SHARDGRAD_BACKEND is 'nccl'; this build has auto, gloo and threads");
+  EXPECT_EQ(error(with(kRun, {{"SHARDGRAD_BACKEND", "nccl"}})),
+            has_nccl() ? "no error"
+                       : "[launch] SHARDGRAD_BACKEND is 'nccl'; this build has auto, gloo and "
+                         "threads");
+  EXPECT_EQ(error(with(kRun, {{"SHARDGRAD_BACKEND", "mpi"}})),
+            fmt::format("[launch] SHARDGRAD_BACKEND is 'mpi'; this build has auto, gloo{} threads",
+                        has_nccl() ? ", nccl and" : " and"));
   EXPECT_HAS(error(with(kRun, {{"SHARDGRAD_BACKEND", "threads"}})), "start one, with --ranks 4");
 }
 

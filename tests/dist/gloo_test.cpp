@@ -324,7 +324,7 @@ TEST_P(Gloo, AReaderThatLeftIsNotWaitedFor) {
                               .data = static_cast<const char*>(data.raw_data()),
                               .bytes = 1'200'000};
         m.transport->post(posting);
-        m.transport->wait_released(0, nullptr);
+        m.transport->wait_released(posting, nullptr);
       },
       GetParam(), milliseconds(4'000));
   EXPECT_HAS(errors[0],

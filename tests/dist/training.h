@@ -33,6 +33,8 @@ struct Training {
   int threads = 1;
   std::int64_t unit_elements = 0;
   optim::Schedule schedule = {};
+  Backend backend = Backend::automatic;
+  bool deterministic = true;
 };
 
 inline std::string to_string(const Training& t) {
@@ -135,7 +137,12 @@ inline Outcome train(const TestNet& net, const Training& t) {
             out.states[p.name + " " + state] = engine->full_state(p.name, state).to_doubles();
         }
       },
-      {.threads = t.threads, .seed = 11, .deadline = milliseconds(60'000), .executor = t.executor});
+      {.threads = t.threads,
+       .seed = 11,
+       .deadline = milliseconds(60'000),
+       .executor = t.executor,
+       .backend = t.backend,
+       .deterministic = t.deterministic});
   for (int r = 1; r < t.ranks; ++r)
     EXPECT_EQ(outcomes[0].difference(outcomes[static_cast<std::size_t>(r)]), "") << "rank " << r;
   outcomes[0].reports = std::move(reports);
