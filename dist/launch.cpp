@@ -150,7 +150,8 @@ void launch_ranks(int ranks, const std::function<void(Rank&)>& fn, const LaunchO
         use_nccl(comm, {.id = nccl,
                         .device = rank.device,
                         .deterministic = options.deterministic,
-                        .deadline = options.deadline});
+                        .deadline = options.deadline,
+                        .one_process = true});
       fn(rank);
       comm.leave();
       // What it hands out is there, and what a kernel has found wrong is known, when it ends.

@@ -46,6 +46,19 @@ for ranks in 1 2 4; do
       --ranks "$ranks" --accumulate 2 --net "$net" --steps 10 --batch-size 64 --no-eval --clip-norm 1
   done
 done
+# NCCL: with one rank, and with a rank a card where there are several, as threads and as processes.
+cards=$(nvidia-smi --list-gpus 2>/dev/null | wc -l)
+part nccl-1 env SHARDGRAD_BACKEND=nccl "$build/bin/cifar" --device cuda --plan all --steps 20 --no-eval
+if [ "$cards" -ge 2 ]; then
+  part nccl-threads env SHARDGRAD_BACKEND=nccl "$build/bin/cifar" --device cuda --plan all \
+    --ranks "$cards" --steps 20 --no-eval
+  part nccl-processes "$build/bin/shardgrad" run --nproc-per-node "$cards" "$build/bin/cifar" \
+    --device cuda --plan all --steps 20 --no-eval
+  part nccl-fast "$build/bin/shardgrad" run --nproc-per-node "$cards" "$build/bin/cifar" \
+    --device cuda --plan zero3 --steps 20 --no-eval
+else
+  echo "skipped: NCCL between cards needs two of them"
+fi
 part learns "$build/bin/cifar" --device cuda --epochs 4
 part linear "$build/bin/linear" --device cuda --ranks 2 --plan zero3
 

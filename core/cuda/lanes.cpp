@@ -5,6 +5,7 @@
 
 #include "core/check.h"
 #include "core/cuda/context.h"
+#include "core/cuda/cuda.h"
 #include "core/cuda/kernels.h"
 
 namespace sg::cuda {
@@ -59,6 +60,22 @@ bool reached(const Mark& mark) {
 }
 
 void use(Device device) { check(cudaSetDevice(device.index), "device", "cudaSetDevice"); }
+
+void share_pool(Device device) {
+  cudaMemPool_t pool = nullptr;
+  check(cudaDeviceGetDefaultMemPool(&pool, device.index), "device", "cudaDeviceGetDefaultMemPool");
+  for (int peer = 0; peer < device_count(); ++peer) {
+    int can = 0;
+    if (peer != device.index)
+      check(cudaDeviceCanAccessPeer(&can, peer, device.index), "device", "cudaDeviceCanAccessPeer");
+    if (can == 0) continue;
+    cudaMemAccessDesc access{};
+    access.location.type = cudaMemLocationTypeDevice;
+    access.location.id = peer;
+    access.flags = cudaMemAccessFlagsProtReadWrite;
+    check(cudaMemPoolSetAccess(pool, &access, 1), "device", "cudaMemPoolSetAccess");
+  }
+}
 
 void set_collectives(Context& context, std::weak_ptr<const Collectives> collectives) {
   context.set_collectives(std::move(collectives));

@@ -21,6 +21,10 @@ enum class Lane { compute, communication };
 /// The current rank's, to be used on other threads as well, which must not outlive it.
 Context* current(Device device);
 
+/// Lets the other GPUs of this process read and write what comes from this one's pool, as far as
+/// the machine can: work of theirs is to, where the ranks of several GPUs are threads.
+void share_pool(Device device);
+
 /// What the collectives of a rank say to those who ask its GPU.
 class Collectives {
  public:

@@ -180,8 +180,9 @@ void Comm::check_devices() const {
 
 void Comm::leave() {
   for (const auto& operation : unreleased_) operation->wait();
-  if (devices_ != nullptr) devices_->close();
+  if (devices_ != nullptr) devices_->drain();
   transport_->leave();
+  if (devices_ != nullptr) devices_->close();
 }
 
 void Comm::quiesce() {

@@ -34,7 +34,9 @@ class DeviceGroup {
   virtual std::uint64_t first_unfinished() const = 0;
   /// All that was queued lies before what the compute lane does next: scratch is given back.
   virtual void trim() = 0;
-  /// Waits for what is queued on all ranks, and ends the group with them.
+  /// Waits until all that this rank has queued is done.
+  virtual void drain() = 0;
+  /// After drain(): waits for the other ranks to come to this, too, and ends the group.
   virtual void close() = 0;
 };
 

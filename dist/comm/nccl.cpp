@@ -33,11 +33,11 @@ NcclGroup::NcclGroup(Transport& host, const NcclOptions& options) : host_(host),
   // up: a call that blocks could not even be aborted safely.
   config.blocking = 0;
   cuda::current(options.device);  // NCCL takes the thread's current device
+  if (options.one_process) cuda::share_pool(options.device);
   watch_ = std::make_unique<Watch>(
-      options.device, Watch::Rules{.deadline = options.deadline,
-                                   .trouble = [this](const Posting& p) { return trouble(p); },
-                                   .too_late = [this](const Posting& p) { return too_late(p); },
-                                   .give_up = [this](const std::string& text) { give_up(text); }});
+      options.device,
+      Watch::Rules{.trouble = [this](const Posting& p, Clock::duration t) { return trouble(p, t); },
+                   .give_up = [this](const std::string& text) { give_up(text); }});
   call({.op = "connect"}, [&](ncclComm_t) {
     return nccl().CommInitRankConfig(&comm_, host_.size(), id, host_.rank(), &config);
   });
@@ -74,9 +74,7 @@ void NcclGroup::call(const Posting& mine, F f) {
   const Clock::time_point start = Clock::now();
   while (result == ncclInProgress) {
     const auto waited = Clock::now() - start;
-    std::string text = host_failure(mine);
-    if (text.empty() && options_.deadline.count() > 0 && waited >= options_.deadline)
-      text = too_late(mine);
+    const std::string text = held_up(mine, waited);
     if (!text.empty()) give_up(text);
     // As a rule it takes a moment; a peer that has yet to come takes long.
     if (waited < kMoment)
@@ -160,11 +158,14 @@ void NcclGroup::order_scratch() {
              *cuda::mark(*scratch_on_, cuda::Lane::communication));
 }
 
-void NcclGroup::close() {
+void NcclGroup::drain() {
   watch_->drain();
   check();
   trim();
-  call({.op = "close"}, [](ncclComm_t comm) { return nccl().CommFinalize(comm); });
+}
+
+void NcclGroup::close() {
+  call({.op = kClose}, [](ncclComm_t comm) { return nccl().CommFinalize(comm); });
   const std::lock_guard lock(mutex_);
   throw_failure();
   closed_ = true;

@@ -15,6 +15,8 @@ struct NcclOptions {
   /// share memory. Else NCCL sums, faster and in an order of its own.
   bool deterministic = false;
   std::chrono::milliseconds deadline;  ///< of each collective; 0: none
+  /// Ranks are threads: NCCL then reads and writes the peers' memory itself.
+  bool one_process = false;
 };
 
 /// Whether this build can connect GPUs (SHARDGRAD_NCCL).

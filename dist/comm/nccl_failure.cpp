@@ -10,6 +10,8 @@ namespace {
 
 // How long the transport may take to tell who died, where NCCL only sees that somebody is gone.
 constexpr std::chrono::milliseconds kVerdict{1500};
+// How long what a rank has queued may take to end after another one has left.
+constexpr std::chrono::milliseconds kLastWork{1000};
 
 // A collective, or "connect".
 std::string name(const Posting& mine) {
@@ -42,15 +44,28 @@ void NcclGroup::give_up(const std::string& text) {
   abort();
 }
 
-std::string NcclGroup::host_failure(const Posting& mine) const {
+std::string NcclGroup::held_up(const Posting& mine, Clock::duration waited) const {
+  const int rank = host_.rank();
   const std::string failure = host_.failure();
-  return failure.empty() ? failure
-                         : fmt::format("[{}] rank {} stopped in {} because another rank failed: {}",
-                                       mine.op, host_.rank(), name(mine), failure);
+  if (!failure.empty())
+    return fmt::format("[{}] rank {} stopped in {} because another rank failed: {}", mine.op, rank,
+                       name(mine), failure);
+  if (mine.op == kClose) return {};
+  const int gone = host_.gone();
+  if (gone >= 0 && waited >= kLastWork)
+    return fmt::format(
+        "[{}] rank {} waits for rank {} in {}, but rank {} has ended; every rank must run the same "
+        "steps",
+        mine.op, rank, gone, name(mine), gone);
+  if (options_.deadline.count() == 0 || waited < options_.deadline) return {};
+  return fmt::format(
+      "[{}] rank {} waited {} ms for the GPUs of its peers in {}{}; every rank must run the same "
+      "steps",
+      mine.op, rank, options_.deadline.count(), name(mine), host_.whereabouts());
 }
 
-std::string NcclGroup::trouble(const Posting& mine) {
-  std::string text = host_failure(mine);
+std::string NcclGroup::trouble(const Posting& mine, Clock::duration waited) {
+  const std::string text = held_up(mine, waited);
   if (!text.empty()) return text;
   ncclResult_t result = ncclSuccess;
   {
@@ -67,7 +82,7 @@ std::string NcclGroup::broken(const Posting& mine, ncclResult_t result) {
   if (result == ncclRemoteError || result == ncclSystemError) {
     const Clock::time_point start = Clock::now();
     while (Clock::now() - start < kVerdict) {
-      const std::string text = host_failure(mine);
+      const std::string text = held_up(mine, Clock::duration(0));
       if (!text.empty()) return text;
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
@@ -80,13 +95,6 @@ std::string NcclGroup::broken(const Posting& mine, ncclResult_t result) {
   return fmt::format("[{}] rank {} stopped in {}: NCCL: {}{}", mine.op, host_.rank(), name(mine),
                      nccl().GetErrorString(result),
                      details.empty() ? details : fmt::format(" ({})", details));
-}
-
-std::string NcclGroup::too_late(const Posting& mine) const {
-  return fmt::format(
-      "[{}] rank {} waited {} ms for the GPUs of its peers in {}{}; every rank must run the same "
-      "steps",
-      mine.op, host_.rank(), options_.deadline.count(), name(mine), host_.whereabouts());
 }
 
 }  // namespace sg::dist

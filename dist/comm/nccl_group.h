@@ -30,11 +30,13 @@ class NcclGroup final : public DeviceGroup {
   void check() const override;
   std::uint64_t first_unfinished() const override { return watch_->first_unfinished(); }
   void trim() override { scratch_ = {}; }
+  void drain() override;
   void close() override;
 
  private:
   using Clock = std::chrono::steady_clock;
   static constexpr std::chrono::microseconds kMoment{100};
+  static constexpr const char* kClose = "close";  // has no deadline: others may have more to do
 
   // f(comm) calls NCCL; returns when that has queued its work, throws what went wrong.
   template <class F>
@@ -45,9 +47,8 @@ class NcclGroup final : public DeviceGroup {
   void order_scratch();
 
   // Texts of what ends a group; "" for nothing.
-  std::string host_failure(const Posting& mine) const;
-  std::string trouble(const Posting& mine);
-  std::string too_late(const Posting& mine) const;
+  std::string held_up(const Posting& mine, Clock::duration waited) const;  // by other ranks
+  std::string trouble(const Posting& mine, Clock::duration waited);
   std::string broken(const Posting& mine, ncclResult_t result);
   void give_up(const std::string& text);
   void abort();

@@ -8,11 +8,12 @@
 namespace sg::dist {
 
 // What is used has not changed since 2.18, with which groups that do not block became whole.
-#define SG_NCCL_FUNCTIONS(F)                                                                   \
-  F(GetVersion)                                                                                \
-  F(GetUniqueId) F(CommInitRankConfig) F(CommFinalize) F(CommDestroy) F(CommAbort)             \
-      F(CommGetAsyncError) F(GetErrorString) F(GetLastError) F(GroupStart) F(GroupEnd) F(Send) \
-          F(Recv) F(AllGather) F(ReduceScatter)
+// clang-format off
+#define SG_NCCL_FUNCTIONS(F)                                                             \
+  F(GetVersion) F(GetErrorString) F(GetLastError) F(GetUniqueId) F(CommInitRankConfig)   \
+  F(CommGetAsyncError) F(CommFinalize) F(CommDestroy) F(CommAbort) F(GroupStart)         \
+  F(GroupEnd) F(Send) F(Recv) F(AllGather) F(ReduceScatter)
+// clang-format on
 inline constexpr int kLeastNccl = 21800;
 
 struct NcclLibrary {

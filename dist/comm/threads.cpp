@@ -86,6 +86,12 @@ class ThreadTransport final : public Transport {
     return world_.poisoned_.load() ? world_.cause() : std::string();
   }
 
+  int gone() const override {
+    for (int r = 0; r < world_.size_; ++r)
+      if (r != rank_ && world_.seats_[static_cast<std::size_t>(r)]->left.load()) return r;
+    return -1;
+  }
+
   void entered(const Posting& posting) override {
     ThreadWorld::Seat& seat = *world_.seats_[static_cast<std::size_t>(rank_)];
     const std::lock_guard lock(seat.place_mutex);
@@ -202,44 +208,8 @@ class ThreadTransport final : public Transport {
   const int rank_;
 };
 
-ThreadWorld::ThreadWorld(int size, WaitOptions options) : size_(size), options_(options) {
-  SG_CHECK(size >= 1, "[world] needs at least 1 rank, got {}", size);
-  for (int r = 0; r < size; ++r) seats_.push_back(std::make_unique<Seat>());
-}
-
 std::unique_ptr<Transport> ThreadWorld::transport(int rank) {
   return std::make_unique<ThreadTransport>(*this, rank);
-}
-
-void ThreadWorld::wake_peers(int rank) {
-  for (int r = 0; r < size_; ++r) {
-    Seat& seat = *seats_[static_cast<std::size_t>(r)];
-    if (r == rank || seat.asleep.load() == 0) continue;
-    const std::lock_guard lock(seat.mutex);
-    seat.wake.notify_all();
-  }
-}
-
-void ThreadWorld::poison(int rank, const std::string& cause) {
-  {
-    const std::lock_guard lock(mutex_);
-    if (failed_rank_ < 0) {
-      failed_rank_ = rank;
-      cause_ = fmt::format("rank {}: {}", rank, cause);
-    }
-  }
-  poisoned_.store(true);
-  wake_peers(-1);
-}
-
-std::string ThreadWorld::cause() const {
-  const std::lock_guard lock(mutex_);
-  return cause_;
-}
-
-int ThreadWorld::failed_rank() const {
-  const std::lock_guard lock(mutex_);
-  return failed_rank_;
 }
 
 }  // namespace sg::dist

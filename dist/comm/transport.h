@@ -91,6 +91,8 @@ class Transport {
 
   /// Why the group is over, "rank 2: [loader] ..."; empty while it is not.
   virtual std::string failure() const = 0;
+  /// A peer that has left; -1 while all are there.
+  virtual int gone() const = 0;
   /// This rank has begun a collective that the transport does not carry.
   virtual void entered(const Posting&) {}
   /// Where the others are as far as this rank knows: "; rank 1 last entered all_gather of ...".

@@ -44,13 +44,11 @@ void Watch::drain() {
 }
 
 std::string Watch::look(Entry& oldest) const {
-  const std::string trouble = rules_.trouble(oldest.posting);
-  if (!trouble.empty() || rules_.deadline.count() == 0) return trouble;
   const Clock::time_point now = Clock::now();
   if (oldest.begun == Clock::time_point{} && cuda::reached(*oldest.posting.written))
     oldest.begun = now;
-  const bool late = oldest.begun != Clock::time_point{} && now - oldest.begun >= rules_.deadline;
-  return late ? rules_.too_late(oldest.posting) : "";
+  const bool begun = oldest.begun != Clock::time_point{};
+  return rules_.trouble(oldest.posting, begun ? now - oldest.begun : Clock::duration(0));
 }
 
 void Watch::run() {

@@ -17,14 +17,14 @@ namespace sg::dist {
 
 class Watch {
  public:
+  using Clock = std::chrono::steady_clock;
   /// What it asks and tells, on its own thread.
   struct Rules {
-    /// Of the oldest collective that is not done, from the moment in which nothing but its peers
-    /// can hold it up: what it posts is written, and those before it are done. 0: none.
-    std::chrono::milliseconds deadline;
-    std::function<std::string(const Posting&)> trouble;  ///< "" while there is none
-    std::function<std::string(const Posting&)> too_late;
-    std::function<void(const std::string&)> give_up;  ///< with a text of these; once
+    /// Why the oldest collective that is not done never will be; "" while it may. `waited`: since
+    /// nothing but its peers can hold it up, as what it posts is written and those before it are
+    /// done; 0 until then.
+    std::function<std::string(const Posting&, Clock::duration waited)> trouble;
+    std::function<void(const std::string&)> give_up;  ///< with that text; once
   };
 
   /// `device`: of the marks.
@@ -41,11 +41,10 @@ class Watch {
   void drain();
 
  private:
-  using Clock = std::chrono::steady_clock;
   struct Entry {
     Posting posting;
     MarkPtr finished;
-    Clock::time_point begun = {};  // of the deadline; not yet if zero
+    Clock::time_point begun = {};  // zero: something else holds it up
   };
   void run();
   std::string look(Entry& oldest) const;

@@ -185,6 +185,11 @@ class GlooTransport::Impl {
     const std::optional<Failure> failure = store_.failure();
     return failure ? fmt::format("rank {}: {}", failure->rank, failure->text) : std::string();
   }
+  int gone() const {
+    for (int r = 0; r < size_; ++r)
+      if (r != rank_ && store_.left(r)) return r;
+    return -1;
+  }
   // By the headers that were looked at.
   std::string whereabouts() const {
     std::string places;
@@ -442,6 +447,7 @@ void GlooTransport::wait_released(const Posting& mine, std::vector<MarkPtr>*) {
 void GlooTransport::leave() { impl_->leave(); }
 void GlooTransport::poison(const std::string& cause) { impl_->poison(cause); }
 std::string GlooTransport::failure() const { return impl_->failure(); }
+int GlooTransport::gone() const { return impl_->gone(); }
 std::string GlooTransport::whereabouts() const { return impl_->whereabouts(); }
 void GlooTransport::close() { impl_->close(); }
 

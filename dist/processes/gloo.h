@@ -37,6 +37,7 @@ class GlooTransport final : public Transport {
   void leave() override;
   void poison(const std::string& cause) override;
   std::string failure() const override;
+  int gone() const override;
   std::string whereabouts() const override;
 
   /// Ends the connections; nothing that was posted is read any more.

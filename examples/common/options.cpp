@@ -178,6 +178,7 @@ optim::OptimizerPtr make_optimizer(const TrainOptions& o) {
 dist::LaunchOptions launch_options(const TrainOptions& o) {
   dist::LaunchOptions launch{.threads = o.threads, .seed = o.seed};
   launch.device = device_of(o.device);
+  if (o.plan == "all") launch.deterministic = true;  // plans are compared to the last bit
   if (o.executor != "auto")
     launch.executor = o.executor == "thread" ? dist::Executor::thread : dist::Executor::inlined;
   return launch;

@@ -160,5 +160,29 @@ TEST(StandardOutput, AProgramThatWritesToAnEndedOneEnds) {
   EXPECT_EQ(launch.wait(), 128 + SIGPIPE) << launch.err();
 }
 
+#if SG_NCCL && SG_STAND_IN
+
+TEST(ProcessGpus, MoreProcessesThanGpusAndGlooAreRefused) {
+  NEEDS_LINEAR();
+  const auto error_of = [](const Words& options) {
+    Words words = options;
+    for (const char* word : {SG_BINARY_DIR "/linear", "--device", "cuda"}) words.push_back(word);
+    Launch launch(words, {{"SHARDGRAD_FAKE_CUDA", "1"}});
+    EXPECT_EQ(launch.wait(), 2) << launch.err();
+    return launch.err();
+  };
+  // The stand-in has four.
+  EXPECT_NE(error_of({"--nproc-per-node", "5"})
+                .find("linear: --device cuda: shardgrad run started 5 processes, 5 of them on this "
+                      "host, and process 0 sees 4 GPUs: each needs one of its own, cuda:LOCAL_RANK"),
+            std::string::npos);
+  EXPECT_NE(error_of({"--nproc-per-node", "2", "--backend", "gloo"})
+                .find("linear: --device cuda: shardgrad run started 2 processes, and the backend "
+                      "gloo carries main memory alone"),
+            std::string::npos);
+}
+
+#endif
+
 }  // namespace
 }  // namespace sg::cli
