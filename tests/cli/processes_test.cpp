@@ -172,10 +172,11 @@ TEST(ProcessGpus, MoreProcessesThanGpusAndGlooAreRefused) {
     return launch.err();
   };
   // The stand-in has four.
-  EXPECT_NE(error_of({"--nproc-per-node", "5"})
-                .find("linear: --device cuda: shardgrad run started 5 processes, 5 of them on this "
-                      "host, and process 0 sees 4 GPUs: each needs one of its own, cuda:LOCAL_RANK"),
-            std::string::npos);
+  EXPECT_NE(
+      error_of({"--nproc-per-node", "5"})
+          .find("linear: --device cuda: shardgrad run started 5 processes, 5 of them on this "
+                "host, and process 0 sees 4 GPUs: each needs one of its own, cuda:LOCAL_RANK"),
+      std::string::npos);
   EXPECT_NE(error_of({"--nproc-per-node", "2", "--backend", "gloo"})
                 .find("linear: --device cuda: shardgrad run started 2 processes, and the backend "
                       "gloo carries main memory alone"),

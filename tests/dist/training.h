@@ -116,33 +116,33 @@ inline nn::ModulePtr make_module(const TestNet& net, const Training& t) {
 inline Outcome train(const TestNet& net, const Training& t) {
   std::vector<Outcome> outcomes(static_cast<std::size_t>(t.ranks));
   std::vector<Report> reports(static_cast<std::size_t>(t.ranks));
-  launch_ranks(
-      t.ranks,
-      [&](Rank& rank) {
-        const nn::ModulePtr module = make_module(net, t);
-        const optim::OptimizerPtr optimizer = make_optimizer(t);
-        const auto engine = initialize(module, optimizer, engine_options(t));
-        Outcome& out = outcomes[static_cast<std::size_t>(rank.index)];
-        for (int step = 0; step < t.steps; ++step) {
-          train_step(*engine, net, t, step);
-          out.losses.push_back(engine->loss());
-          out.norms.push_back(engine->grad_norm().value());
-        }
-        reports[static_cast<std::size_t>(rank.index)] = engine->report();
-        for (const nn::NamedParameter& p : module->named_parameters()) {
-          out.parameters[p.name] = engine->full_parameter(p.name).to_doubles();
-          if (!p.parameter.requires_grad()) continue;
-          out.gradients[p.name] = engine->full_gradient(p.name).to_doubles();
-          for (const std::string& state : optimizer->state_names())
-            out.states[p.name + " " + state] = engine->full_state(p.name, state).to_doubles();
-        }
-      },
-      {.threads = t.threads,
-       .seed = 11,
-       .deadline = milliseconds(60'000),
-       .executor = t.executor,
-       .backend = t.backend,
-       .deterministic = t.deterministic});
+  launch_ranks(t.ranks,
+               [&](Rank& rank) {
+                 const nn::ModulePtr module = make_module(net, t);
+                 const optim::OptimizerPtr optimizer = make_optimizer(t);
+                 const auto engine = initialize(module, optimizer, engine_options(t));
+                 Outcome& out = outcomes[static_cast<std::size_t>(rank.index)];
+                 for (int step = 0; step < t.steps; ++step) {
+                   train_step(*engine, net, t, step);
+                   out.losses.push_back(engine->loss());
+                   out.norms.push_back(engine->grad_norm().value());
+                 }
+                 reports[static_cast<std::size_t>(rank.index)] = engine->report();
+                 for (const nn::NamedParameter& p : module->named_parameters()) {
+                   out.parameters[p.name] = engine->full_parameter(p.name).to_doubles();
+                   if (!p.parameter.requires_grad()) continue;
+                   out.gradients[p.name] = engine->full_gradient(p.name).to_doubles();
+                   for (const std::string& state : optimizer->state_names())
+                     out.states[p.name + " " + state] =
+                         engine->full_state(p.name, state).to_doubles();
+                 }
+               },
+               {.threads = t.threads,
+                .seed = 11,
+                .deadline = milliseconds(60'000),
+                .executor = t.executor,
+                .backend = t.backend,
+                .deterministic = t.deterministic});
   for (int r = 1; r < t.ranks; ++r)
     EXPECT_EQ(outcomes[0].difference(outcomes[static_cast<std::size_t>(r)]), "") << "rank " << r;
   outcomes[0].reports = std::move(reports);
