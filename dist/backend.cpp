@@ -24,6 +24,15 @@ Backend backend_by_environment() {
                                           : backend_of(name, "SHARDGRAD_BACKEND");
 }
 
+namespace {
+
+// Its launcher has given it one already. (Were it the same for two, NCCL would refuse it.)
+bool has_one_left(const ProcessEnvironment& e) {
+  return e.gpus_chosen && cuda::device_count() == 1;
+}
+
+}  // namespace
+
 std::string why_no_gpu(const ProcessEnvironment& e, Backend backend) {
   const std::string started = fmt::format("{} started {} processes", e.launcher, e.world_size);
   if (!has_nccl())
@@ -37,22 +46,22 @@ std::string why_no_gpu(const ProcessEnvironment& e, Backend backend) {
         "`shardgrad run`, else SHARDGRAD_BACKEND), or give --device cpu",
         started);
   const int gpus = cuda::device_count(), here = std::max(e.local_rank + 1, e.local_world_size);
-  if (gpus >= here) return {};
+  if (gpus >= here || has_one_left(e)) return {};
   if (gpus == 0)
     return fmt::format("{}, and process {} sees no GPU: {}; give --device cpu", started, e.rank,
                        cuda::why_none());
   return fmt::format(
       "{}, {} of them on this host, and process {} sees {} GPU{}: each needs one of its own, "
-      "cuda:LOCAL_RANK. Start at most {} a host, or let each process see all GPUs of its host "
-      "(CUDA_VISIBLE_DEVICES; srun --gpu-bind=none), or give --device cpu; ranks that share a GPU "
-      "are threads of one process (--ranks {})",
+      "cuda:LOCAL_RANK. Start at most {} a host, let each process see all GPUs of its host or one "
+      "that is its own (CUDA_VISIBLE_DEVICES), or give --device cpu; ranks that share a GPU are "
+      "threads of one process (--ranks {})",
       started, here, e.rank, gpus, gpus == 1 ? "" : "s", gpus, e.world_size);
 }
 
 Device gpu_of(const ProcessEnvironment& e, Backend backend) {
   const std::string why = why_no_gpu(e, backend);
   SG_CHECK(why.empty(), "[launch] {}", why);
-  return cuda_device(e.local_rank);
+  return cuda_device(has_one_left(e) ? 0 : e.local_rank);
 }
 
 Device gpu_of_thread(int rank, int ranks) {

@@ -20,7 +20,8 @@ Backend backend_of(std::string_view name, std::string_view from);
 /// SHARDGRAD_BACKEND, else automatic.
 Backend backend_by_environment();
 
-/// Why a process cannot have cuda:LOCAL_RANK, with how to mend it; empty if it can.
+/// Why a process cannot have a GPU of its own, with how to mend it; empty if it can. Its GPU is
+/// cuda:LOCAL_RANK, or the one that CUDA_VISIBLE_DEVICES leaves it (srun --gpus-per-task=1).
 std::string why_no_gpu(const ProcessEnvironment& environment, Backend backend);
 /// The GPU of a process. Errors: why_no_gpu().
 Device gpu_of(const ProcessEnvironment& environment, Backend backend);

@@ -99,6 +99,7 @@ std::optional<ProcessEnvironment> process_environment(const GetVariable& variabl
   } else {
     return {};
   }
+  e.gpus_chosen = v.has("CUDA_VISIBLE_DEVICES");
   if (backend == Backend::threads) {
     SG_CHECK(
         e.world_size == 1,

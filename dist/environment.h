@@ -15,6 +15,7 @@ struct ProcessEnvironment {
   int world_size = 1;
   int local_rank = 0;
   int local_world_size = 1;           ///< processes of the job on this host
+  bool gpus_chosen = false;           ///< CUDA_VISIBLE_DEVICES is set
   std::string address = "127.0.0.1";  ///< of the store
   int port = 0;                       ///< of the store
   std::string job;                    ///< an id of the job, if the launcher has one

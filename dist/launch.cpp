@@ -172,12 +172,13 @@ void launch_ranks(int ranks, const std::function<void(Rank&)>& fn, const LaunchO
   for (std::thread& thread : pool) thread.join();
   // All comm threads end before anything is freed that they might read.
   for (const auto& comm : comms) comm->stop();
-  const int first = world.failed_rank();
+  const auto [first, cause] = world.first_failure();
   if (first < 0) return;
   if (ranks > 1 && std::getenv("SHARDGRAD_LOG_DIR") != nullptr)
     for (const auto& comm : comms) dump_history(*comm);
   const std::exception_ptr& error = errors[static_cast<std::size_t>(first)];
-  if (error == nullptr) fail("[{}]", world.cause());  // told by what watches its GPU, and caught
+  if (error == nullptr)  // what watches its GPU told it, and the rank caught it
+    fail("[rank {}] {}", first, cause);
   try {
     std::rethrow_exception(error);
   } catch (const std::exception& e) {

@@ -5,7 +5,6 @@
 
 #include "core/check.h"
 #include "core/cuda/context.h"
-#include "core/cuda/cuda.h"
 #include "core/cuda/kernels.h"
 
 namespace sg::cuda {
@@ -56,15 +55,16 @@ bool reached(const Mark& mark) {
   const cudaError_t status = cudaEventQuery(mark.event());
   if (status == cudaSuccess) return true;
   cudaGetLastError();  // else the thread's next call would report it
-  return status != cudaErrorNotReady;
+  if (status == cudaErrorNotReady) return false;
+  fail("cudaEventQuery: {} ({})", cudaGetErrorString(status), cudaGetErrorName(status));
 }
 
 void use(Device device) { check(cudaSetDevice(device.index), "device", "cudaSetDevice"); }
 
-void share_pool(Device device) {
+void share_pool(Device device, int gpus) {
   cudaMemPool_t pool = nullptr;
   check(cudaDeviceGetDefaultMemPool(&pool, device.index), "device", "cudaDeviceGetDefaultMemPool");
-  for (int peer = 0; peer < device_count(); ++peer) {
+  for (int peer = 0; peer < gpus; ++peer) {
     int can = 0;
     if (peer != device.index)
       check(cudaDeviceCanAccessPeer(&can, peer, device.index), "device", "cudaDeviceCanAccessPeer");

@@ -21,9 +21,9 @@ enum class Lane { compute, communication };
 /// The current rank's, to be used on other threads as well, which must not outlive it.
 Context* current(Device device);
 
-/// Lets the other GPUs of this process read and write what comes from this one's pool, as far as
-/// the machine can: work of theirs is to, where the ranks of several GPUs are threads.
-void share_pool(Device device);
+/// Lets cuda:0 to cuda:gpus-1 read and write what comes from the pool of `device`, as far as the
+/// machine can: work of theirs is to, where the ranks of several GPUs are threads.
+void share_pool(Device device, int gpus);
 
 /// What the collectives of a rank say to those who ask its GPU.
 class Collectives {
@@ -43,7 +43,8 @@ std::shared_ptr<Mark> mark(Context& context, Lane lane);
 void wait(Context& context, Lane lane, const Mark& mark);
 /// The CPU waits.
 void wait(const Mark& mark);
-/// Whether the lane has come to it; also where that can no longer be known, as the device is lost.
+/// Whether the lane has come to it. On any thread. Errors: that can no longer be known, as the
+/// device is lost.
 bool reached(const Mark& mark);
 /// Makes the GPU the calling thread's current one, for a thread that has no rank.
 void use(Device device);

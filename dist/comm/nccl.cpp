@@ -1,6 +1,7 @@
 #include "dist/comm/nccl.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -28,15 +29,20 @@ NcclGroup::NcclGroup(Transport& host, const NcclOptions& options) : host_(host),
   SG_CHECK(options.id.size() == sizeof id.internal, "[nccl] an id has {} bytes, got {}",
            sizeof id.internal, options.id.size());
   std::memcpy(id.internal, options.id.data(), sizeof id.internal);
+  const char* const blocking = std::getenv("NCCL_COMM_BLOCKING");
+  SG_CHECK(blocking == nullptr || std::strcmp(blocking, "1") != 0,
+           "[nccl] NCCL_COMM_BLOCKING=1 makes calls wait for ever for a rank that never comes; "
+           "unset it");
   ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
   // Calls return at once and are asked how they went, so that a peer that never comes can be given
   // up: a call that blocks could not even be aborted safely.
   config.blocking = 0;
   cuda::current(options.device);  // NCCL takes the thread's current device
-  if (options.one_process) cuda::share_pool(options.device);
+  if (options.one_process) cuda::share_pool(options.device, host_.size());
   watch_ = std::make_unique<Watch>(
       options.device,
       Watch::Rules{.trouble = [this](const Posting& p, Clock::duration t) { return trouble(p, t); },
+                   .lost = [this](const Posting& p, const std::string& e) { return ended(p, e); },
                    .give_up = [this](const std::string& text) { give_up(text); }});
   call({.op = "connect"}, [&](ncclComm_t) {
     return nccl().CommInitRankConfig(&comm_, host_.size(), id, host_.rank(), &config);
@@ -61,14 +67,25 @@ void NcclGroup::abort() {
     comm = std::exchange(comm_, nullptr);
   }
   if (comm != nullptr) nccl().CommAbort(comm);
+  const std::lock_guard lock(mutex_);
+  aborted_ = true;
+  changed_.notify_all();
+}
+
+void NcclGroup::wait_for_room() const {
+  while (!watch_->has_room()) {
+    check();
+    std::this_thread::sleep_for(kMoment);
+  }
 }
 
 template <class F>
 void NcclGroup::call(const Posting& mine, F f) {
+  wait_for_room();
   ncclResult_t result = ncclSuccess;
   {
-    const std::lock_guard lock(mutex_);
-    throw_failure();
+    std::unique_lock lock(mutex_);
+    throw_failure(lock);
     result = f(comm_);
   }
   const Clock::time_point start = Clock::now();
@@ -81,8 +98,8 @@ void NcclGroup::call(const Posting& mine, F f) {
       std::this_thread::yield();
     else
       std::this_thread::sleep_for(kMoment);
-    const std::lock_guard lock(mutex_);
-    throw_failure();
+    std::unique_lock lock(mutex_);
+    throw_failure(lock);
     const ncclResult_t asked = nccl().CommGetAsyncError(comm_, &result);
     if (asked != ncclSuccess) result = asked;
   }
@@ -166,11 +183,11 @@ void NcclGroup::drain() {
 
 void NcclGroup::close() {
   call({.op = kClose}, [](ncclComm_t comm) { return nccl().CommFinalize(comm); });
-  const std::lock_guard lock(mutex_);
-  throw_failure();
+  std::unique_lock lock(mutex_);
+  throw_failure(lock);
   closed_ = true;
   const ncclResult_t result = nccl().CommDestroy(std::exchange(comm_, nullptr));
-  SG_CHECK(result == ncclSuccess, "[nccl] rank {} cannot end its group: {}", host_.rank(),
+  SG_CHECK(result == ncclSuccess || result == ncclInProgress, "[nccl] rank {} cannot end its group: {}", host_.rank(),
            nccl().GetErrorString(result));
 }
 

@@ -10,7 +10,8 @@ namespace {
 
 // How long the transport may take to tell who died, where NCCL only sees that somebody is gone.
 constexpr std::chrono::milliseconds kVerdict{1500};
-// How long what a rank has queued may take to end after another one has left.
+// How long what a rank has queued may take to end since another one was seen to have left, whose
+// part of it is done.
 constexpr std::chrono::milliseconds kLastWork{1000};
 
 // A collective, or "connect".
@@ -20,16 +21,19 @@ std::string name(const Posting& mine) {
 
 }  // namespace
 
-void NcclGroup::throw_failure() const {
-  if (failed_) throw Error(failure_);
+void NcclGroup::throw_failure(std::unique_lock<std::mutex>& lock) const {
+  if (failed_) {
+    changed_.wait(lock, [this] { return aborted_; });
+    throw Error(failure_);
+  }
   SG_CHECK(!closed_, "[nccl] the group of rank {} has ended", host_.rank());
 }
 
 void NcclGroup::check() const {
   if (!failed_) [[likely]]
     return;
-  const std::lock_guard lock(mutex_);
-  throw_failure();
+  std::unique_lock lock(mutex_);
+  throw_failure(lock);
 }
 
 void NcclGroup::give_up(const std::string& text) {
@@ -40,23 +44,31 @@ void NcclGroup::give_up(const std::string& text) {
     failed_ = true;
   }
   // Before the peers' NCCL notices: they are to name this cause, not that somebody is gone.
-  if (host_.failure().empty()) host_.poison(text);
+  try {
+    if (host_.failure().empty()) host_.poison(text);
+  } catch (const std::exception&) {
+    // The others cannot be told; they notice by themselves that this rank is gone.
+  }
   abort();
 }
 
-std::string NcclGroup::held_up(const Posting& mine, Clock::duration waited) const {
+std::string NcclGroup::held_up(const Posting& mine, Clock::duration waited) {
   const int rank = host_.rank();
   const std::string failure = host_.failure();
   if (!failure.empty())
     return fmt::format("[{}] rank {} stopped in {} because another rank failed: {}", mine.op, rank,
                        name(mine), failure);
   if (mine.op == kClose) return {};
-  const int gone = host_.gone();
-  if (gone >= 0 && waited >= kLastWork)
-    return fmt::format(
-        "[{}] rank {} waits for rank {} in {}, but rank {} has ended; every rank must run the same "
-        "steps",
-        mine.op, rank, gone, name(mine), gone);
+  if (const int gone = host_.gone(); gone >= 0) {
+    const std::lock_guard lock(mutex_);
+    if (gone_ < 0) gone_at_ = Clock::now();
+    gone_ = gone;
+    if (Clock::now() - gone_at_ >= kLastWork)
+      return fmt::format(
+          "[{}] rank {} waits for rank {} in {}, but rank {} has ended; every rank must run the "
+          "same steps",
+          mine.op, rank, gone, name(mine), gone);
+  }
   if (options_.deadline.count() == 0 || waited < options_.deadline) return {};
   return fmt::format(
       "[{}] rank {} waited {} ms for the GPUs of its peers in {}{}; every rank must run the same "
@@ -92,9 +104,12 @@ std::string NcclGroup::broken(const Posting& mine, ncclResult_t result) {
     const std::lock_guard lock(mutex_);
     if (comm_ != nullptr) details = nccl().GetLastError(comm_);
   }
-  return fmt::format("[{}] rank {} stopped in {}: NCCL: {}{}", mine.op, host_.rank(), name(mine),
-                     nccl().GetErrorString(result),
-                     details.empty() ? details : fmt::format(" ({})", details));
+  return ended(mine, fmt::format("NCCL: {}{}", nccl().GetErrorString(result),
+                                 details.empty() ? details : fmt::format(" ({})", details)));
+}
+
+std::string NcclGroup::ended(const Posting& mine, const std::string& error) const {
+  return fmt::format("[{}] rank {} stopped in {}: {}", mine.op, host_.rank(), name(mine), error);
 }
 
 }  // namespace sg::dist

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -41,18 +42,21 @@ class NcclGroup final : public DeviceGroup {
   // f(comm) calls NCCL; returns when that has queued its work, throws what went wrong.
   template <class F>
   void call(const Posting& mine, F f);
+  void wait_for_room() const;
   std::vector<const void*> terms_in_order(cuda::Context& context, const Posting& mine);
   std::vector<const void*> total(cuda::Context& context, const Posting& mine, void* room);
   char* scratch(cuda::Context& context, const Posting& mine, std::int64_t bytes);
   void order_scratch();
 
   // Texts of what ends a group; "" for nothing.
-  std::string held_up(const Posting& mine, Clock::duration waited) const;  // by other ranks
+  std::string held_up(const Posting& mine, Clock::duration waited);  // by other ranks
   std::string trouble(const Posting& mine, Clock::duration waited);
   std::string broken(const Posting& mine, ncclResult_t result);
+  std::string ended(const Posting& mine, const std::string& error) const;
   void give_up(const std::string& text);
   void abort();
-  void throw_failure() const;  // with the mutex held
+  // Waits for the abort first: until it is through, NCCL may still write what a caller would free.
+  void throw_failure(std::unique_lock<std::mutex>& lock) const;
 
   Transport& host_;
   const NcclOptions options_;
@@ -61,6 +65,10 @@ class NcclGroup final : public DeviceGroup {
   bool closed_ = false;
   std::string failure_;
   std::atomic<bool> failed_{false};
+  bool aborted_ = false;
+  mutable std::condition_variable changed_;  // aborted_
+  int gone_ = -1;                            // a rank that was seen to have left
+  Clock::time_point gone_at_ = {};
   Tensor scratch_;
   cuda::Context* scratch_on_ = nullptr;  // it lives while scratch_ does
   std::int64_t largest_ = 0;

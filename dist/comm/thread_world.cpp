@@ -22,7 +22,7 @@ void ThreadWorld::poison(int rank, const std::string& cause) {
     const std::lock_guard lock(mutex_);
     if (failed_rank_ < 0) {
       failed_rank_ = rank;
-      cause_ = fmt::format("rank {}: {}", rank, cause);
+      cause_ = cause;
     }
   }
   poisoned_.store(true);
@@ -31,12 +31,12 @@ void ThreadWorld::poison(int rank, const std::string& cause) {
 
 std::string ThreadWorld::cause() const {
   const std::lock_guard lock(mutex_);
-  return cause_;
+  return failed_rank_ < 0 ? std::string() : fmt::format("rank {}: {}", failed_rank_, cause_);
 }
 
-int ThreadWorld::failed_rank() const {
+std::pair<int, std::string> ThreadWorld::first_failure() const {
   const std::lock_guard lock(mutex_);
-  return failed_rank_;
+  return {failed_rank_, cause_};
 }
 
 }  // namespace sg::dist

@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "dist/comm/transport.h"
@@ -31,8 +32,8 @@ class ThreadWorld {
   std::unique_ptr<Transport> transport(int rank);
   /// The first failure, as "rank 2: <text>"; empty if there was none.
   std::string cause() const;
-  /// Whose it was; -1 if there was none.
-  int failed_rank() const;
+  /// Whose it was, -1 if there was none, and its text alone.
+  std::pair<int, std::string> first_failure() const;
   void poison(int rank, const std::string& cause);
 
  private:

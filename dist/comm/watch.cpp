@@ -31,10 +31,21 @@ void Watch::add(const Posting& posting, const MarkPtr& finished) {
   changed_.notify_all();
 }
 
+bool Watch::has_room() const {
+  const std::lock_guard lock(mutex_);
+  return entries_.size() < kMost || cuda::reached(*entries_[entries_.size() - kMost].finished);
+}
+
 std::uint64_t Watch::first_unfinished() const {
   const std::lock_guard lock(mutex_);
-  for (const Entry& entry : entries_)
-    if (ending_ || !cuda::reached(*entry.finished)) return entry.posting.sequence;
+  for (const Entry& entry : entries_) {
+    if (ending_) return entry.posting.sequence;
+    try {
+      if (!cuda::reached(*entry.finished)) return entry.posting.sequence;
+    } catch (const std::exception&) {  // nobody knows what a lost device has done
+      return entry.posting.sequence;
+    }
+  }
   return end_;
 }
 
@@ -43,25 +54,29 @@ void Watch::drain() {
   changed_.wait(lock, [this] { return entries_.empty() || given_up_; });
 }
 
-std::string Watch::look(Entry& oldest) const {
+bool Watch::is_done(Entry& oldest, std::string* trouble) try {
+  if (!std::exchange(used_, true)) cuda::use(device_);
+  if (cuda::reached(*oldest.finished)) return true;
   const Clock::time_point now = Clock::now();
   if (oldest.begun == Clock::time_point{} && cuda::reached(*oldest.posting.written))
     oldest.begun = now;
   const bool begun = oldest.begun != Clock::time_point{};
-  return rules_.trouble(oldest.posting, begun ? now - oldest.begun : Clock::duration(0));
+  *trouble = rules_.trouble(oldest.posting, begun ? now - oldest.begun : Clock::duration(0));
+  return false;
+} catch (const std::exception& error) {
+  *trouble = rules_.lost(oldest.posting, error.what());
+  return false;
 }
 
 void Watch::run() {
-  bool used = false;  // the device, which a group without collectives need not touch
   std::unique_lock lock(mutex_);
   while (true) {
     changed_.wait(lock, [this] { return stop_ || (!entries_.empty() && !given_up_); });
     if (stop_) return;
     Entry& oldest = entries_.front();  // others are added behind it meanwhile
     lock.unlock();
-    if (!std::exchange(used, true)) cuda::use(device_);
-    const bool done = cuda::reached(*oldest.finished);
-    const std::string text = done ? std::string() : look(oldest);
+    std::string text;
+    const bool done = is_done(oldest, &text);
     lock.lock();
     if (done) {
       entries_.pop_front();

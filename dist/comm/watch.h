@@ -24,8 +24,14 @@ class Watch {
     /// nothing but its peers can hold it up, as what it posts is written and those before it are
     /// done; 0 until then.
     std::function<std::string(const Posting&, Clock::duration waited)> trouble;
-    std::function<void(const std::string&)> give_up;  ///< with that text; once
+    /// The text for a GPU that cannot be asked any more, with what it said.
+    std::function<std::string(const Posting&, const std::string& error)> lost;
+    std::function<void(const std::string&)> give_up;  ///< with one of those texts; once
   };
+  /// Collectives that may be queued and not done. Neither NCCL nor the driver must come to block
+  /// in a call for want of room in their queues: what it waits for could then not be given up. A
+  /// driver's queue takes about a thousand pieces of work, a collective is half a dozen.
+  static constexpr std::size_t kMost = 32;
 
   /// `device`: of the marks.
   Watch(Device device, Rules rules);
@@ -35,6 +41,8 @@ class Watch {
 
   /// In the order of the lane, which has done it at the mark.
   void add(const Posting& posting, const MarkPtr& finished);
+  /// Whether less than kMost are queued. Errors: the device is lost.
+  bool has_room() const;
   /// Collectives of lower numbers are done.
   std::uint64_t first_unfinished() const;
   /// Returns when all are done, or were given up.
@@ -47,7 +55,8 @@ class Watch {
     Clock::time_point begun = {};  // zero: something else holds it up
   };
   void run();
-  std::string look(Entry& oldest) const;
+  // Else what it says is wrong with it, if something is.
+  bool is_done(Entry& oldest, std::string* trouble);
 
   const Device device_;
   const Rules rules_;
@@ -55,6 +64,7 @@ class Watch {
   std::condition_variable changed_;
   std::deque<Entry> entries_;  // an entry stays where it is until run() removes it
   std::uint64_t end_ = 0;      // the number after the last that was added
+  bool used_ = false;          // the device, which a group without collectives need not touch
   bool ending_ = false, given_up_ = false, stop_ = false;
   std::thread thread_;
 };

@@ -63,10 +63,10 @@ void ProcessGroup::connect() {
 // Rank 0 opens the store; everybody, rank 0 included, joins it with proof of the token.
 void ProcessGroup::join(const std::string& configuration) {
   const ProcessEnvironment& e = environment_;
-  // Ranks whose GPUs sum in different ways would wait for each other.
-  const std::string all = options_.device.is_cuda() && options_.deterministic
-                              ? configuration + " SHARDGRAD_DETERMINISTIC=1"
-                              : configuration;
+  // Ranks of which some compute on GPUs, or whose GPUs sum in different ways, would wait for each
+  // other.
+  std::string all = configuration;
+  if (options_.device.is_cuda()) all += options_.deterministic ? " cuda deterministic" : " cuda";
   JobIdentity identity{.token = e.token,
                        .rank = e.rank,
                        .world_size = e.world_size,

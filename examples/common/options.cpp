@@ -66,13 +66,12 @@ void check_plan(const TrainOptions& o, bool by_stage, Plans plans) {
   if (!number) check_choice("--plan", o.plan, names);
 }
 
-// The GPU where there is one for each process; threads share theirs.
+// The GPU where there is one, which threads share. Processes need NCCL between theirs, which has
+// never run: --device cuda asks for it.
 std::string usual_device() {
   const auto process = dist::process_environment();
-  const bool gpu = cuda::device_count() > 0 &&
-                   (!process || process->world_size == 1 ||
-                    dist::why_no_gpu(*process, dist::backend_by_environment()).empty());
-  return gpu ? "cuda" : "cpu";
+  const bool alone = !process || process->world_size == 1;
+  return alone && cuda::device_count() > 0 ? "cuda" : "cpu";
 }
 
 void check(TrainOptions& o, bool batch_given) {
@@ -130,7 +129,7 @@ void add_options(CLI::App& app, TrainOptions& o, Plans plans) {
   app.add_option("--clip-norm", o.clip_norm, "largest global norm of the gradients (0: no limit)");
   app.add_option("--executor", o.executor,
                  "who runs collectives: inline, thread (a comm thread a rank) or auto (auto)");
-  app.add_option("--device", o.device, "cpu or cuda (cuda where there is one)");
+  app.add_option("--device", o.device, "cpu or cuda (cuda where there is one; between processes cpu)");
   app.add_flag_callback(
       "--no-prefetch", [&o] { o.prefetch = false; },
       "zero3: gather each unit only when it is used");

@@ -183,6 +183,37 @@ TEST(ProcessGpus, MoreProcessesThanGpusAndGlooAreRefused) {
             std::string::npos);
 }
 
+TEST(ProcessGpus, TheOneThatIsLeftToAProcessIsItsOwn) {
+  NEEDS_LINEAR();
+  // The stand-in connects no processes: each waits for the other then.
+  Launch launch({"--nproc-per-node", "2", SG_BINARY_DIR "/linear", "--device", "cuda"},
+                {{"SHARDGRAD_FAKE_CUDA", "1"},
+                 {"SHARDGRAD_FAKE_CUDA_DEVICES", "1"},
+                 {"CUDA_VISIBLE_DEVICES", "3"},
+                 {"SHARDGRAD_DEADLINE", "0.5"}});
+  EXPECT_EQ(launch.wait(), 1);
+  EXPECT_NE(launch.err().find("waited 500 ms for the GPUs of its peers in connect"),
+            std::string::npos)
+      << launch.err();
+}
+
+TEST(ProcessGpus, AreTakenWhenTheyAreAskedFor) {
+  NEEDS_LINEAR();
+  const auto run = [](Words words) {
+    for (const char* word : {"--nproc-per-node", "2", SG_BINARY_DIR "/linear"})
+      words.push_back(word);
+    Launch launch(words, {{"SHARDGRAD_FAKE_CUDA", "1"}});
+    return std::pair(launch.wait(), launch.err());
+  };
+  EXPECT_EQ(run({}).first, 0);
+  const auto [status, text] = run({"--backend", "nccl"});
+  EXPECT_NE(status, 0);
+  EXPECT_NE(text.find("the backend nccl connects GPUs, and the ranks compute on cpu; give "
+                      "--device cuda"),
+            std::string::npos)
+      << text;
+}
+
 #endif
 
 }  // namespace

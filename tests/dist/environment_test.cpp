@@ -45,6 +45,8 @@ TEST(Environment, OwnLauncherAndTorchrun) {
   EXPECT_EQ(own->world_size, 4);
   EXPECT_EQ(own->port, 29500);
   EXPECT_EQ(own->token, "t");
+  EXPECT_FALSE(own->gpus_chosen);
+  EXPECT_TRUE(read(with(kRun, {{"CUDA_VISIBLE_DEVICES", "3"}}))->gpus_chosen);
   EXPECT_FALSE(own->several_hosts());
   const auto torch = read(with(kRun, {{"TORCHELASTIC_RUN_ID", "none"}}));
   EXPECT_EQ(torch->launcher, "torchrun");

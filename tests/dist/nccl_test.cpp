@@ -12,6 +12,9 @@
 #endif
 #if SG_NCCL && SG_STAND_IN
 #include <nccl.h>
+
+#include "core/cuda/context.h"
+#include "dist/comm/watch.h"
 #endif
 
 namespace sg::dist {
@@ -192,6 +195,10 @@ TEST(NcclArrows, HundredsMayBeStartedBeforeTheFirstIsWaitedFor) {
         }
       },
       with_nccl());
+#if SG_NCCL && SG_STAND_IN
+  EXPECT_LE(cuda::fake::nccl_most_queued(), static_cast<int>(Watch::kMost))
+      << "nothing is to wait for room in NCCL's and the driver's queues";
+#endif
 }
 
 // ---- failures
@@ -401,6 +408,68 @@ TEST(NcclFailure, APeerThatIsGoneIsNamedByTheTransport) {
   EXPECT_HAS(failed.ranks[0], "because another rank failed: rank 1: [test] the disk is full");
 }
 
+TEST(NcclFailure, NothingIsThrownBeforeNcclHasLetGoOfTheMemory) {
+  SKIP_WITHOUT_GPUS(2);
+  const int before = cuda::fake::nccl_aborts();
+  run_to_failure(
+      2,
+      [&](Comm& comm) {
+        if (comm.rank() == 1) return sleep_ms(400);
+        EXPECT_HAS(error_of([&] { gather(comm, 0); }), "waited 100 ms");
+        EXPECT_GT(cuda::fake::nccl_aborts(), before);
+      },
+      milliseconds(100));
+}
+
+TEST(NcclFailure, ARankMayLeaveWhileTheLastWorkOfAnotherEnds) {
+  // Rank 1 comes late, gets all it needs and ends; on rank 0, which has waited long, the lane still
+  // has something to do.
+  SKIP_WITHOUT_GPUS(2);
+  const Failed failed = run_to_failure(2, [&](Comm& comm) {
+    if (comm.rank() == 1) sleep_ms(1200);
+    const Tensor mine = Tensor::zeros({64}), full = Tensor::zeros({128});
+    Posting posting{.op = "all_gather", .dtype = mine.dtype(), .count = 64};
+    posting.data = static_cast<const char*>(mine.raw_data());
+    posting.bytes = mine.bytes();
+    comm.start(posting, mine.device(), mine.storage(), "all_gather", mine.bytes(),
+               [&comm, full](Operation& operation) {
+                 comm.gather(operation, full.raw_data());
+                 if (comm.rank() == 0)
+                   cuda::fake::enqueue(operation.context()->communication(), [] { sleep_ms(300); });
+               });
+  });
+  EXPECT_EQ(failed.launch, "no error");
+}
+
+TEST(NcclFailure, ALostDeviceEndsTheGroup) {
+  SKIP_WITHOUT_GPUS(2);
+  if (!cuda::fake::threaded()) GTEST_SKIP() << "work runs as it is queued: nobody asks for its end";
+  const Failed failed = run_to_failure(2, [&](Comm& comm) {
+    if (comm.rank() == 1) {
+      sleep_ms(50);
+      cuda::fake::fail_queries(true);
+      sleep_ms(200);
+      return;
+    }
+    EXPECT_EQ(error_of([&] { gather(comm, {1, "fc1"}); }),
+              "[all_gather] rank 0 stopped in all_gather of unit 1, fc1 (64 x f32, collective 0): "
+              "cudaEventQuery: invalid device ordinal (cudaError)");
+    EXPECT_HAS(comm.history(), "collective 0), unfinished");
+  });
+  cuda::fake::fail_queries(false);
+  EXPECT_HAS(failed.launch, "[rank 0] [all_gather] rank 0 stopped in all_gather of unit 1");
+}
+
+TEST(NcclFailure, CallsThatBlockAreRefused) {
+  SKIP_WITHOUT_GPUS(1);
+  ::setenv("NCCL_COMM_BLOCKING", "1", 1);
+  const Failed failed = run_to_failure(1, [](Comm&) {});
+  ::unsetenv("NCCL_COMM_BLOCKING");
+  EXPECT_EQ(failed.launch,
+            "[rank 0] [nccl] NCCL_COMM_BLOCKING=1 makes calls wait for ever for a rank that never "
+            "comes; unset it");
+}
+
 TEST(NcclFailure, TwoRanksOnOneGpuAreRefused) {
   SKIP_WITHOUT_GPUS(2);
   const std::string id = nccl_id();
@@ -572,7 +641,7 @@ TEST(NcclGpus, AProcessTakesTheGpuOfItsLocalRank) {
              "and the backend gloo carries main memory alone; use auto or nccl");
   const std::string sees = fmt::format(
       "[launch] torchrun started {} processes, {} of them on this host, and process {} sees {} "
-      "GPU{}: each needs one of its own, cuda:LOCAL_RANK. Start at most {} a host, or let each ",
+      "GPU{}: each needs one of its own, cuda:LOCAL_RANK. Start at most {} a host, let each process ",
       e.world_size, gpus + 1, e.rank, gpus, gpus == 1 ? "" : "s", gpus);
   e.local_world_size = gpus + 1;
   EXPECT_HAS(error_of([&] { gpu_of(e, Backend::automatic); }), sees);

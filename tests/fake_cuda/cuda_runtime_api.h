@@ -103,5 +103,7 @@ namespace sg::cuda::fake {
 void enqueue(cudaStream_t stream, std::function<void()> work);
 /// Whether streams are threads: else work runs as it is queued.
 bool threaded();
+/// From here on asking for events is an error, as if the device were lost.
+void fail_queries(bool fail);
 
 }  // namespace sg::cuda::fake

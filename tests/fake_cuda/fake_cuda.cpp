@@ -155,10 +155,16 @@ const char* cudaGetErrorName(cudaError_t error) {
 }
 cudaError_t cudaGetLastError() { return std::exchange(last_error, cudaSuccess); }
 
+namespace {
+std::atomic<bool> queries_fail{false};
+}
+void sg::cuda::fake::fail_queries(bool fail) { queries_fail = fail; }
+
 cudaError_t cudaGetDeviceCount(int* count) {
   // Only a test that asks for it gets the stand-in; programs must not take it for a GPU.
   static const bool asked = std::getenv("SHARDGRAD_FAKE_CUDA") != nullptr;
-  *count = asked ? kDevices : 0;
+  const char* const fewer = std::getenv("SHARDGRAD_FAKE_CUDA_DEVICES");
+  *count = !asked ? 0 : fewer != nullptr ? std::atoi(fewer) : kDevices;
   return asked ? cudaSuccess : keep(cudaErrorNoDevice);
 }
 cudaError_t cudaSetDevice(int device) {
@@ -276,6 +282,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   const auto recording = event->last();
+  if (queries_fail) return keep(cudaErrorInvalidDevice);
   if (recording == nullptr) return cudaSuccess;
   const std::lock_guard lock(recording->mutex);
   return recording->done ? cudaSuccess : cudaErrorNotReady;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstring>
 #include <deque>
@@ -10,6 +11,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -31,6 +33,7 @@ struct Clique {
   std::vector<int> devices;  // -1: not yet there
   std::vector<bool> aborted, finalized;
   std::vector<ncclResult_t> errors;
+  std::vector<int> queued;  // collectives of a rank that its stream has yet to do
   std::map<std::pair<int, int>, std::deque<Message>> mail;  // by (from, to)
   bool complete() const { return std::count(devices.begin(), devices.end(), -1) == 0; }
 };
@@ -105,7 +108,8 @@ void add(char* sum, const Bytes& bytes) {
 struct FakeNcclComm {
   std::shared_ptr<Clique> clique;
   int rank = 0;
-  std::shared_ptr<Work> under_way;  // where work runs as it is queued
+  std::shared_ptr<Work> under_way = nullptr;  // where work runs as it is queued
+  int asks_left = 0;                          // until the last call is no more in progress
   std::size_t at() const { return static_cast<std::size_t>(rank); }
 };
 
@@ -129,17 +133,30 @@ void send_bytes(Work& work, Call call, const void* data, std::size_t bytes, int 
   });
 }
 
+std::atomic<int> aborts{0}, most_queued{0};
+
+bool in_progress(const FakeNcclComm& comm) {
+  return !comm.clique->complete() || comm.under_way != nullptr || comm.asks_left > 0;
+}
+
 ncclResult_t launch() {
   const Group now = std::exchange(group, Group{});
   if (now.work == nullptr) return ncclSuccess;
+  Clique& clique = *now.work->clique;
+  std::unique_lock lock(clique.mutex);
+  if (in_progress(*now.comm)) return ncclInvalidArgument;
   if (sg::cuda::fake::threaded()) {
-    sg::cuda::fake::enqueue(now.stream, [work = now.work] {
-      std::unique_lock lock(work->clique->mutex);
-      work->clique->changed.wait(lock, [&] { return work->over() || work->advance(); });
+    now.comm->asks_left = 2;
+    int& queued = clique.queued[now.comm->at()];
+    most_queued = std::max(most_queued.load(), ++queued);
+    lock.unlock();
+    sg::cuda::fake::enqueue(now.stream, [work = now.work, &queued] {
+      std::unique_lock held(work->clique->mutex);
+      work->clique->changed.wait(held, [&] { return work->over() || work->advance(); });
+      --queued;
     });
-    return ncclSuccess;
+    return ncclInProgress;
   }
-  const std::lock_guard lock(now.work->clique->mutex);
   if (now.work->over() || now.work->advance()) return ncclSuccess;
   now.comm->under_way = now.work;
   return ncclInProgress;
@@ -188,11 +205,12 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int ranks, ncclUniqueId id
       clique->aborted.assign(n, false);
       clique->finalized.assign(n, false);
       clique->errors.assign(n, ncclSuccess);
+      clique->queued.assign(n, 0);
       known = clique;
     }
     last_clique = clique;
   }
-  *comm = new FakeNcclComm{clique, rank, nullptr};
+  *comm = new FakeNcclComm{.clique = clique, .rank = rank};
   const std::lock_guard lock(clique->mutex);
   int device = 0;
   cudaGetDevice(&device);
@@ -208,6 +226,7 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* error) {
   *error = clique.errors[comm->at()];
   if (*error != ncclSuccess) return ncclSuccess;
   if (!clique.complete()) *error = ncclInProgress;
+  if (comm->asks_left > 0 && --comm->asks_left > 0) *error = ncclInProgress;
   if (comm->under_way != nullptr) {
     if (comm->under_way->advance())
       comm->under_way = nullptr;
@@ -222,6 +241,7 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* error) {
 
 ncclResult_t ncclCommFinalize(ncclComm_t comm) {
   const std::lock_guard lock(comm->clique->mutex);
+  if (in_progress(*comm)) return ncclInvalidArgument;
   comm->clique->finalized[comm->at()] = true;
   return ncclInProgress;
 }
@@ -232,12 +252,15 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm) {
 }
 
 ncclResult_t ncclCommAbort(ncclComm_t comm) {
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
   {
     const std::lock_guard lock(comm->clique->mutex);
     comm->clique->aborted[comm->at()] = true;
   }
   comm->clique->changed.notify_all();
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
   delete comm;
+  ++aborts;
   return ncclSuccess;
 }
 
@@ -316,5 +339,7 @@ void nccl_fails(int rank, ncclResult_t error) {
   const std::lock_guard lock(clique->mutex);
   clique->errors[static_cast<std::size_t>(rank)] = error;
 }
+int nccl_aborts() { return aborts; }
+int nccl_most_queued() { return most_queued; }
 
 }  // namespace sg::cuda::fake
