@@ -1,5 +1,6 @@
 #include "dist/arrows.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "core/kernels/fold.h"
@@ -10,14 +11,14 @@ namespace {
 
 constexpr std::int64_t kGrain = 1 << 15;  // elements worth a thread
 
-// out[i] = sources[0][i] + sources[1][i] + ...; out may be one of the sources.
+// out[i] = sources[0][i] + sources[1][i] + ..., of n elements; out may be one of the sources.
 template <class T>
-void sum_in_order(const Tensor& out, const std::vector<const void*>& sources) {
+void sum_in_order(void* out, const std::vector<const void*>& sources, std::int64_t n) {
   const kernels::FoldLoops<T>& loops = kernels::fold_kernels().of<T>();
-  parallel_for(out.numel(), kGrain, [&](std::int64_t begin, std::int64_t end) {
+  parallel_for(n, kGrain, [&](std::int64_t begin, std::int64_t end) {
     std::vector<const T*> from;
     for (const void* source : sources) from.push_back(static_cast<const T*>(source) + begin);
-    loops.sum(out.data<T>() + begin, from.data(), std::ssize(from), end - begin);
+    loops.sum(static_cast<T*>(out) + begin, from.data(), std::ssize(from), end - begin);
   });
 }
 
@@ -48,16 +49,23 @@ Ready<Tensor> start_reduce_scatter(Comm& comm, const UnitLabel& unit, const Tens
   const auto reduce = [&comm, shard, fold](Operation& operation) {
     SG_CHECK(shard.dtype() == DType::f32 || shard.dtype() == DType::f64,
              "[reduce_scatter] sums are kept in f32 or f64, got {}", name_of(shard.dtype()));
-    std::vector<const void*> sources = comm.terms(operation, fold ? nullptr : shard.raw_data());
-    if (fold) sources.insert(sources.begin(), shard.raw_data());
-    if (sources.size() == 1 && sources[0] == shard.raw_data()) return;  // it is the sum already
-    if (SG_CUDA && operation.context() != nullptr)
-      cuda::fold(*operation.context(), cuda::Lane::communication, shard.dtype(), shard.raw_data(),
-                 sources, shard.numel());
-    else if (shard.dtype() == DType::f32)
-      sum_in_order<float>(shard, sources);
-    else
-      sum_in_order<double>(shard, sources);
+    // Each element is summed as ever, whatever the pieces are.
+    const std::int64_t piece = comm.piece(operation), bytes = shard.bytes();
+    std::int64_t begin = 0;
+    do {
+      char* const out = static_cast<char*>(shard.raw_data()) + begin;
+      const std::int64_t n =
+          std::min(piece, bytes - begin) / static_cast<std::int64_t>(size_of(shard.dtype()));
+      std::vector<const void*> sources = comm.terms(operation, begin, fold ? nullptr : out);
+      if (fold) sources.insert(sources.begin(), out);
+      if (sources.size() == 1 && sources[0] == out) continue;  // it is the sum already
+      if (SG_CUDA && operation.context() != nullptr)
+        cuda::fold(*operation.context(), cuda::Lane::communication, shard.dtype(), out, sources, n);
+      else if (shard.dtype() == DType::f32)
+        sum_in_order<float>(out, sources, n);
+      else
+        sum_in_order<double>(out, sources, n);
+    } while ((begin += piece) < bytes);
   };
   return {shard, comm.start(posting, partial.device(), partial.storage(), "reduce_scatter",
                             (comm.size() - 1) * posting.bytes, reduce)};

@@ -135,19 +135,25 @@ void Comm::gather(const Operation& operation, void* out) {
   }
 }
 
-std::vector<const void*> Comm::terms(const Operation& operation, void* room) {
+std::vector<const void*> Comm::terms(const Operation& operation, std::int64_t begin, void* room) {
   const Posting& mine = operation.posting_;
   if (operation.between_gpus_) return devices_->terms(*operation.context_, mine, room);
   std::vector<const void*> all;
   for (int r = 0; r < size(); ++r)
-    all.push_back(r == rank() ? mine.data + r * mine.stride : view(operation, r));
+    all.push_back(r == rank() ? mine.data + r * mine.stride + begin : view(operation, r, begin));
   return all;
 }
 
-const char* Comm::view(const Operation& operation, int peer) {
-  if (!SG_CUDA || operation.context_ == nullptr) return transport_->view(operation.posting_, peer);
+std::int64_t Comm::piece(const Operation& operation) const {
+  const Posting& mine = operation.posting_;
+  return operation.context_ != nullptr || size() == 1 ? mine.bytes : transport_->piece(mine);
+}
+
+const char* Comm::view(const Operation& operation, int peer, std::int64_t begin) {
+  if (!SG_CUDA || operation.context_ == nullptr)
+    return transport_->view(operation.posting_, peer, begin);
   MarkPtr written;
-  const char* const data = transport_->view(operation.posting_, peer, &written);
+  const char* const data = transport_->view(operation.posting_, peer, begin, &written);
   cuda::wait(*operation.context_, cuda::Lane::communication, *written);
   return data;
 }

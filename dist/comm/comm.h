@@ -55,12 +55,15 @@ class Comm {
   /// The bytes that each rank has for this one, in rank order, to `out`; this rank's own may be in
   /// their place already.
   void gather(const Operation& operation, void* out);
-  /// Spans whose sum, in this order, is that of what all ranks have for this one: a span a rank in
-  /// rank order, or one where the device group sums by itself. That one is at `room`, unless that
-  /// is null; `room` may be this rank's place in what it posted.
-  std::vector<const void*> terms(const Operation& operation, void* room);
-  /// What `peer` has for this rank, where it lies. Not by a device group.
-  const char* view(const Operation& operation, int peer);
+  /// Spans whose sum, in this order, is that of the piece() bytes at `begin` of what all ranks have
+  /// for this one: a span a rank in rank order, or one where the device group sums by itself. That
+  /// one is at `room`, unless that is null; `room` may be this rank's place in what it posted.
+  /// Pieces are taken in order, and used before the next one is.
+  std::vector<const void*> terms(const Operation& operation, std::int64_t begin, void* room);
+  /// Bytes that terms() gives at a time, but for the last.
+  std::int64_t piece(const Operation& operation) const;
+  /// That piece of what `peer` has for this rank, where it lies. Not by a device group.
+  const char* view(const Operation& operation, int peer, std::int64_t begin = 0);
 
   /// Waits until peers have read everything this rank ever posted: its memory may change.
   void quiesce();

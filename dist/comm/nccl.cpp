@@ -187,8 +187,8 @@ void NcclGroup::close() {
   throw_failure(lock);
   closed_ = true;
   const ncclResult_t result = nccl().CommDestroy(std::exchange(comm_, nullptr));
-  SG_CHECK(result == ncclSuccess || result == ncclInProgress, "[nccl] rank {} cannot end its group: {}", host_.rank(),
-           nccl().GetErrorString(result));
+  SG_CHECK(result == ncclSuccess || result == ncclInProgress,
+           "[nccl] rank {} cannot end its group: {}", host_.rank(), nccl().GetErrorString(result));
 }
 
 }  // namespace sg::dist

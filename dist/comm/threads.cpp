@@ -36,7 +36,7 @@ class ThreadTransport final : public Transport {
     world_.wake_peers(rank_);
   }
 
-  const char* view(const Posting& mine, int peer, MarkPtr* written) override {
+  const char* view(const Posting& mine, int peer, std::int64_t begin, MarkPtr* written) override {
     ThreadWorld::Slot& slot = slot_of(peer, mine.ticket);
     wait([&] { return slot.posted.load() > mine.ticket; }, mine.op, mine.ticket, mine.sequence,
          peer);
@@ -46,11 +46,14 @@ class ThreadTransport final : public Transport {
              "[{}] rank {} works on {}, rank {} on {}; the ranks of a process share one device",
              mine.op, rank_, name_of(mine.device), peer, name_of(theirs.device));
     if (written != nullptr) *written = theirs.written;
-    return theirs.data + theirs.stride * rank_;
+    return theirs.data + theirs.stride * rank_ + begin;
   }
 
+  // A peer's memory is all there at once.
+  std::int64_t piece(const Posting& posting) const override { return posting.bytes; }
+
   void read(const Posting& mine, int peer, char* to) override {
-    const char* from = view(mine, peer, nullptr);
+    const char* from = view(mine, peer, 0, nullptr);
     if (from == to) return;
     parallel_for(mine.bytes, kGrain, [&](std::int64_t begin, std::int64_t end) {
       std::memcpy(to + begin, from + begin, static_cast<std::size_t>(end - begin));

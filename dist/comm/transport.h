@@ -66,10 +66,15 @@ class Transport {
   /// Makes a span readable for the peers. Waits until they have finished `ticket - kDepth`,
   /// for nothing else.
   virtual void post(const Posting& posting) = 0;
-  /// Waits until `peer` has posted `mine.ticket`, checks it against `mine`, and returns the bytes
-  /// it has for this rank; `written` becomes the posting's. Errors: deadline passed, peer failed,
-  /// another collective found (both are named).
-  virtual const char* view(const Posting& mine, int peer, MarkPtr* written = nullptr) = 0;
+  /// Waits until `peer` has posted `mine.ticket`, checks it against `mine`, and returns the piece()
+  /// bytes at `begin` of those that it has for this rank; `written` becomes the posting's. From
+  /// each peer pieces are taken in order, and the last but one may be gone. Errors: deadline
+  /// passed, peer failed, another collective found (both are named).
+  virtual const char* view(const Posting& mine, int peer, std::int64_t begin,
+                           MarkPtr* written = nullptr) = 0;
+  /// Bytes that are viewed at a time, a multiple of 64, but for the last: what comes over a wire is
+  /// used while it is in a cache and more is on its way.
+  virtual std::int64_t piece(const Posting& posting) const = 0;
   /// The same, copied to `to`: without an intermediate place where bytes come over a wire. Main
   /// memory alone.
   virtual void read(const Posting& mine, int peer, char* to) = 0;

@@ -28,9 +28,10 @@ using Buffer = ::gloo::transport::UnboundBuffer;
 using std::chrono::milliseconds;
 
 constexpr milliseconds kForever = std::chrono::hours(24 * 365);
-constexpr milliseconds kVerdict{1500};  // how long the store may take to tell who died
-constexpr milliseconds kGlance{5};      // for a look at what may have come
-constexpr std::size_t kSpare = 8;       // places for messages that are kept for reuse
+constexpr milliseconds kVerdict{1500};    // how long the store may take to tell who died
+constexpr milliseconds kGlance{5};        // for a look at what may have come
+constexpr std::size_t kSpare = 8;         // places for messages that are kept for reuse
+constexpr std::int64_t kPiece = 1 << 20;  // bytes
 
 }  // namespace
 
@@ -96,7 +97,8 @@ class GlooTransport::Impl {
           static_cast<std::size_t>(posting.stride * (size_ - 1) + posting.bytes));
       if (!posting.copied) {  // peers' bytes are viewed where they arrive
         const Scoped kind(current_rank().kind, Kind::buffers);
-        c.scratch = Tensor::empty({posting.bytes * (size_ - 1)}, DType::u8, kCpu);
+        c.scratch = Tensor::empty({room(posting) * (size_ - 1)}, DType::u8, kCpu);
+        c.arriving.resize(Index(size_));
       }
     }
     for (int k = 1; k < size_; ++k) {
@@ -113,9 +115,9 @@ class GlooTransport::Impl {
         const std::string& error = c.incoming.errors[Index(peer)];
         if (!error.empty()) throw ::gloo::IoException(error);
         out->send(peer, slot_of(posting.ticket, 0));
-        if (follows)
-          c.data->send(peer, slot_of(posting.ticket, 1), Index64(peer * posting.stride),
-                       Index64(posting.bytes));
+        for (std::int64_t begin = 0; follows && begin < posting.bytes; begin += piece(posting))
+          c.data->send(peer, slot_of(posting.ticket, 1), Index64(peer * posting.stride + begin),
+                       Index64(std::min(piece(posting), posting.bytes - begin)));
       });
     }
     next_ = await_messages(posting.ticket + 1);
@@ -123,15 +125,27 @@ class GlooTransport::Impl {
     collectives_.emplace(posting.ticket, std::move(entry));
   }
 
-  const char* view(const Posting& mine, int peer) {
+  const char* view(const Posting& mine, int peer, std::int64_t begin) {
     Collective& c = at(mine.ticket);
     check_header(c, peer);
-    if (is_inline(mine.bytes)) return c.incoming.messages.data(peer);
+    if (is_inline(mine.bytes)) return c.incoming.messages.data(peer) + begin;
     SG_CHECK(c.scratch.defined(), "[{}] what is posted to be copied cannot be viewed", mine.op);
-    const std::int64_t place = peer < rank_ ? peer : peer - 1;
-    char* to = static_cast<char*>(c.scratch.raw_data()) + place * mine.bytes;
-    receive(c, peer, to);
-    return to;
+    const std::int64_t place = peer < rank_ ? peer : peer - 1, two = 2 * piece(mine);
+    char* const to = static_cast<char*>(c.scratch.raw_data()) + place * room(mine);
+    auto& buffer = c.arriving[Index(peer)];
+    if (begin == 0) {
+      buffer = context_->createUnboundBuffer(to, Index64(room(mine)));
+      await_piece(c, peer, 0);
+    }
+    await_piece(c, peer, begin + piece(mine));  // where the one before this was
+    wait(mine, peer, *buffer, [&] { return buffer->waitRecv(kForever); });
+    return to + begin % two;
+  }
+
+  // The smallest for which the way through the system costs little beside the bytes; two of them
+  // stay in a core's cache.
+  std::int64_t piece(const Posting& p) const {
+    return p.copied || is_inline(p.bytes) ? p.bytes : std::min(p.bytes, kPiece);
   }
 
   void read(const Posting& mine, int peer, char* to) {
@@ -158,7 +172,10 @@ class GlooTransport::Impl {
     };
     for (const auto& out : c.out)
       if (out != nullptr) sent(*out);
-    for (int k = 1; c.data != nullptr && k < size_; ++k) sent(*c.data);
+    if (c.data != nullptr) {
+      const std::int64_t pieces = (c.posting.bytes + piece(c.posting) - 1) / piece(c.posting);
+      for (std::int64_t k = 0; k < pieces * (size_ - 1); ++k) sent(*c.data);
+    }
     // A collective that nobody finished may still receive.
     if (spare_.size() < kSpare && std::count(c.checked.begin(), c.checked.end(), true) == size_ - 1)
       spare_.push_back(std::move(c.incoming.messages));
@@ -213,9 +230,10 @@ class GlooTransport::Impl {
     Incoming incoming;
     std::vector<char> checked;  // a peer's message has come and was looked at
     Messages sent;
-    std::vector<std::unique_ptr<Buffer>> out;  // one a peer
-    std::unique_ptr<Buffer> data;              // what follows the messages
-    Tensor scratch;
+    std::vector<std::unique_ptr<Buffer>> out;       // one a peer
+    std::unique_ptr<Buffer> data;                   // what follows the messages
+    Tensor scratch;                                 // room for two pieces of each peer
+    std::vector<std::unique_ptr<Buffer>> arriving;  // one a peer, over its part of that
   };
 
   static std::size_t Index(int i) { return static_cast<std::size_t>(i); }
@@ -250,6 +268,19 @@ class GlooTransport::Impl {
       }
     }
     return incoming;
+  }
+
+  // Bytes of scratch a peer.
+  std::int64_t room(const Posting& p) const { return std::min(p.bytes, 2 * piece(p)); }
+
+  void await_piece(Collective& c, int peer, std::int64_t begin) {
+    const std::int64_t bytes = std::min(piece(c.posting), c.posting.bytes - begin);
+    if (bytes <= 0) return;
+    const NoSigpipe quiet;  // a receive tells the peer that there is room
+    guarded(c.posting, peer, [&] {
+      c.arriving[Index(peer)]->recv(peer, slot_of(c.posting.ticket, 1),
+                                    Index64(begin % (2 * piece(c.posting))), Index64(bytes));
+    });
   }
 
   Collective& at(std::uint64_t ticket) {
@@ -435,9 +466,10 @@ GlooTransport::~GlooTransport() = default;
 int GlooTransport::rank() const { return impl_->rank(); }
 int GlooTransport::size() const { return impl_->size(); }
 void GlooTransport::post(const Posting& posting) { impl_->post(posting); }
-const char* GlooTransport::view(const Posting& mine, int peer, MarkPtr*) {
-  return impl_->view(mine, peer);
+const char* GlooTransport::view(const Posting& mine, int peer, std::int64_t begin, MarkPtr*) {
+  return impl_->view(mine, peer, begin);
 }
+std::int64_t GlooTransport::piece(const Posting& posting) const { return impl_->piece(posting); }
 void GlooTransport::read(const Posting& mine, int peer, char* to) { impl_->read(mine, peer, to); }
 // What is received lies in this process, and what was sent is not read again: peers need no word.
 void GlooTransport::finish(const Posting&, const MarkPtr&) {}

@@ -84,9 +84,9 @@ INSTANTIATE_TEST_SUITE_P(All, Gloo, testing::ValuesIn(kExecutors),
                          [](const auto& info) { return name_of(info.param); });
 
 TEST_P(Gloo, CollectivesHaveTheBitsOfThreads) {
-  // Sizes around what travels with a header (128 KB), and nothing at all.
+  // Nothing at all, sizes around what travels with a header (128 KB), and some pieces of 1 MB.
   constexpr int kRanks = 3;
-  for (const std::int64_t shard : {0, 1, 105, 32'767, 32'768, 32'769, 300'000}) {
+  for (const std::int64_t shard : {0, 1, 105, 32'767, 32'768, 32'769, 300'000, 700'001}) {
     SCOPED_TRACE(shard);
     const auto body = [&](Comm& comm) {
       const std::size_t n = static_cast<std::size_t>(kRanks * shard);

@@ -451,7 +451,9 @@ TEST(NcclFailure, ALostDeviceEndsTheGroup) {
       sleep_ms(200);
       return;
     }
-    EXPECT_EQ(error_of([&] { gather(comm, {1, "fc1"}); }),
+    EXPECT_EQ(error_of([&] {
+                gather(comm, {1, "fc1"});
+              }),
               "[all_gather] rank 0 stopped in all_gather of unit 1, fc1 (64 x f32, collective 0): "
               "cudaEventQuery: invalid device ordinal (cudaError)");
     EXPECT_HAS(comm.history(), "collective 0), unfinished");
@@ -641,7 +643,8 @@ TEST(NcclGpus, AProcessTakesTheGpuOfItsLocalRank) {
              "and the backend gloo carries main memory alone; use auto or nccl");
   const std::string sees = fmt::format(
       "[launch] torchrun started {} processes, {} of them on this host, and process {} sees {} "
-      "GPU{}: each needs one of its own, cuda:LOCAL_RANK. Start at most {} a host, let each process ",
+      "GPU{}: each needs one of its own, cuda:LOCAL_RANK. Start at most {} a host, let each "
+      "process ",
       e.world_size, gpus + 1, e.rank, gpus, gpus == 1 ? "" : "s", gpus);
   e.local_world_size = gpus + 1;
   EXPECT_HAS(error_of([&] { gpu_of(e, Backend::automatic); }), sees);

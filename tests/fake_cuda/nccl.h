@@ -2,11 +2,12 @@
 // and on the stand-in's streams. Found instead of NCCL's header where SHARDGRAD_CUDA is FAKE.
 //
 // What is sent lies in a mailbox from then on; a receive waits for it. Where streams are threads
-// (SHARDGRAD_FAKE_CUDA=threads) a stream's thread waits, as a GPU's would, and calls are in progress
-// until ncclCommGetAsyncError has been asked twice; else they are until the peers have come. A call
-// on a communicator that is in progress is an error. A receive of another collective or size than
-// what was sent never ends, which is the best that can be hoped for of NCCL. ncclReduceScatter sums from the highest rank down: close to the sum in rank order,
-// and seldom equal to it. ncclCommAbort takes its time.
+// (SHARDGRAD_FAKE_CUDA=threads) a stream's thread waits, as a GPU's would, and calls are in
+// progress until ncclCommGetAsyncError has been asked twice; else they are until the peers have
+// come. A call on a communicator that is in progress is an error. A receive of another collective
+// or size than what was sent never ends, which is the best that can be hoped for of NCCL.
+// ncclReduceScatter sums from the highest rank down: close to the sum in rank order, and seldom
+// equal to it. ncclCommAbort takes its time.
 #pragma once
 
 #define SG_FAKE_NCCL 1
