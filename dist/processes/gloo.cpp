@@ -28,10 +28,10 @@ using Buffer = ::gloo::transport::UnboundBuffer;
 using std::chrono::milliseconds;
 
 constexpr milliseconds kForever = std::chrono::hours(24 * 365);
-constexpr milliseconds kVerdict{1500};    // how long the store may take to tell who died
-constexpr milliseconds kGlance{5};        // for a look at what may have come
-constexpr std::size_t kSpare = 8;         // places for messages that are kept for reuse
-constexpr std::int64_t kPiece = 1 << 20;  // bytes
+constexpr milliseconds kVerdict{1500};  // how long the store may take to tell who died
+constexpr milliseconds kGlance{5};      // for a look at what may have come
+constexpr std::size_t kSpare = 8;       // places for messages that are kept for reuse
+constexpr std::int64_t kLeastPiece = 256 << 10, kMostPiece = 1 << 20;  // bytes
 
 }  // namespace
 
@@ -142,10 +142,11 @@ class GlooTransport::Impl {
     return to + begin % two;
   }
 
-  // The smallest for which the way through the system costs little beside the bytes; two of them
-  // stay in a core's cache.
+  // Small enough that most of the sum is made while more is on its way, and that two stay in a
+  // core's cache; large enough that the way through the system costs little beside the bytes.
   std::int64_t piece(const Posting& p) const {
-    return p.copied || is_inline(p.bytes) ? p.bytes : std::min(p.bytes, kPiece);
+    if (p.copied || is_inline(p.bytes)) return p.bytes;
+    return std::min(p.bytes, std::clamp(p.bytes / 8 / 64 * 64, kLeastPiece, kMostPiece));
   }
 
   void read(const Posting& mine, int peer, char* to) {
