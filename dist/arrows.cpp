@@ -34,7 +34,6 @@ Ready<Tensor> start_all_gather(Comm& comm, const UnitLabel& unit, const Tensor& 
   Posting posting{.op = "all_gather", .unit = unit, .dtype = shard.dtype(), .count = shard.numel()};
   posting.data = static_cast<const char*>(shard.raw_data());
   posting.bytes = shard.bytes();
-  posting.copied = true;
   return {full, comm.start(posting, shard.device(), shard.storage(), "all_gather",
                            (comm.size() - 1) * posting.bytes,
                            [&comm, full](Operation& op) { comm.gather(op, full.raw_data()); })};
@@ -80,7 +79,6 @@ std::vector<std::uint64_t> exchange(Comm& comm, std::string_view name,
       .op = "exchange", .dtype = DType::i64, .count = static_cast<std::int64_t>(mine.size())};
   posting.data = reinterpret_cast<const char*>(posted->data());
   posting.bytes = static_cast<std::int64_t>(mine.size_bytes());
-  posting.copied = true;
   const auto operation = comm.start(posting, kCpu, posted, name, (comm.size() - 1) * posting.bytes,
                                     [&](Operation& op) { comm.gather(op, all.data()); });
   operation->wait();

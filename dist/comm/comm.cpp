@@ -1,5 +1,6 @@
 #include "dist/comm/comm.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "core/check.h"
@@ -131,7 +132,12 @@ void Comm::gather(const Operation& operation, void* out) {
   // Each rank begins with its successor, so that not all read the same memory at once.
   for (int k = 1; k < size(); ++k) {
     const int r = (rank() + k) % size();
-    read(operation, r, to + r * mine.bytes);
+    const std::int64_t piece = this->piece(operation);
+    std::int64_t begin = 0;
+    do {
+      copy(operation, to + r * mine.bytes + begin, view(operation, r, begin),
+           std::min(piece, mine.bytes - begin));
+    } while ((begin += piece) < mine.bytes);
   }
 }
 
@@ -156,12 +162,6 @@ const char* Comm::view(const Operation& operation, int peer, std::int64_t begin)
   const char* const data = transport_->view(operation.posting_, peer, begin, &written);
   cuda::wait(*operation.context_, cuda::Lane::communication, *written);
   return data;
-}
-
-void Comm::read(const Operation& operation, int peer, char* to) {
-  if (SG_CUDA && operation.context_ != nullptr)
-    return copy(operation, to, view(operation, peer), operation.posting_.bytes);
-  transport_->read(operation.posting_, peer, to);
 }
 
 void Comm::copy(const Operation& operation, void* to, const void* from, std::int64_t bytes) {

@@ -94,7 +94,6 @@ class Comm {
   void begin_on(Operation& operation, Device device);
   void book(std::string_view name, std::int64_t sent) const;
   void post(const std::shared_ptr<Operation>& operation);
-  void read(const Operation& operation, int peer, char* to);
   void copy(const Operation& operation, void* to, const void* from, std::int64_t bytes);
 
   // For operations.

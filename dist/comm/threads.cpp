@@ -1,16 +1,11 @@
 #include "dist/comm/threads.h"
 
-#include <cstring>
-
 #include "core/check.h"
-#include "core/parallel.h"
 
 namespace sg::dist {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-constexpr std::int64_t kGrain = 1 << 17;  // bytes worth a thread
 
 void pause() {
 #if defined(__x86_64__)
@@ -51,14 +46,6 @@ class ThreadTransport final : public Transport {
 
   // A peer's memory is all there at once.
   std::int64_t piece(const Posting& posting) const override { return posting.bytes; }
-
-  void read(const Posting& mine, int peer, char* to) override {
-    const char* from = view(mine, peer, 0, nullptr);
-    if (from == to) return;
-    parallel_for(mine.bytes, kGrain, [&](std::int64_t begin, std::int64_t end) {
-      std::memcpy(to + begin, from + begin, static_cast<std::size_t>(end - begin));
-    });
-  }
 
   void finish(const Posting& mine, const MarkPtr& read) override {
     for (int peer = 0; peer < world_.size_; ++peer) {

@@ -43,7 +43,6 @@ struct Posting {
   const char* data = nullptr;
   std::int64_t stride = 0;    ///< bytes
   std::int64_t bytes = 0;     ///< that one peer reads
-  bool copied = false;        ///< peers take it by read() alone, never by view()
   Device device = kCpu;       ///< of the bytes
   MarkPtr written = nullptr;  ///< when `data` is there; null on the CPU, where it is
 };
@@ -75,9 +74,6 @@ class Transport {
   /// Bytes that are viewed at a time, a multiple of 64, but for the last: what comes over a wire is
   /// used while it is in a cache and more is on its way.
   virtual std::int64_t piece(const Posting& posting) const = 0;
-  /// The same, copied to `to`: without an intermediate place where bytes come over a wire. Main
-  /// memory alone.
-  virtual void read(const Posting& mine, int peer, char* to) = 0;
   /// This rank has read all that it needs of this collective, or will have at the mark.
   virtual void finish(const Posting& mine, const MarkPtr& read = nullptr) = 0;
   /// Waits until every peer has finished reading what this rank posted; `read` becomes the marks at

@@ -95,11 +95,9 @@ class GlooTransport::Impl {
       c.data = context_->createUnboundBuffer(
           const_cast<char*>(posting.data),
           static_cast<std::size_t>(posting.stride * (size_ - 1) + posting.bytes));
-      if (!posting.copied) {  // peers' bytes are viewed where they arrive
-        const Scoped kind(current_rank().kind, Kind::buffers);
-        c.scratch = Tensor::empty({room(posting) * (size_ - 1)}, DType::u8, kCpu);
-        c.arriving.resize(Index(size_));
-      }
+      const Scoped kind(current_rank().kind, Kind::buffers);
+      c.scratch = Tensor::empty({room(posting) * (size_ - 1)}, DType::u8, kCpu);
+      c.arriving.resize(Index(size_));
     }
     for (int k = 1; k < size_; ++k) {
       const int peer = (rank_ + k) % size_;
@@ -129,7 +127,6 @@ class GlooTransport::Impl {
     Collective& c = at(mine.ticket);
     check_header(c, peer);
     if (is_inline(mine.bytes)) return c.incoming.messages.data(peer) + begin;
-    SG_CHECK(c.scratch.defined(), "[{}] what is posted to be copied cannot be viewed", mine.op);
     const std::int64_t place = peer < rank_ ? peer : peer - 1, two = 2 * piece(mine);
     char* const to = static_cast<char*>(c.scratch.raw_data()) + place * room(mine);
     auto& buffer = c.arriving[Index(peer)];
@@ -142,21 +139,11 @@ class GlooTransport::Impl {
     return to + begin % two;
   }
 
-  // Small enough that most of the sum is made while more is on its way, and that two stay in a
+  // Small enough that most are summed or copied while more is on its way, and that two stay in a
   // core's cache; large enough that the way through the system costs little beside the bytes.
   std::int64_t piece(const Posting& p) const {
-    if (p.copied || is_inline(p.bytes)) return p.bytes;
+    if (is_inline(p.bytes)) return p.bytes;
     return std::min(p.bytes, std::clamp(p.bytes / 8 / 64 * 64, kLeastPiece, kMostPiece));
-  }
-
-  void read(const Posting& mine, int peer, char* to) {
-    Collective& c = at(mine.ticket);
-    check_header(c, peer);
-    if (mine.bytes == 0) return;
-    if (is_inline(mine.bytes))
-      std::memcpy(to, c.incoming.messages.data(peer), Index64(mine.bytes));
-    else
-      receive(c, peer, to);
   }
 
   // Peers have read what has left this process: its memory may change.
@@ -301,14 +288,6 @@ class GlooTransport::Impl {
       last_[p] = describe(theirs);
     }
     check_same(c.posting, rank_, theirs, peer);
-  }
-
-  void receive(Collective& c, int peer, char* to) {
-    const NoSigpipe quiet;  // a receive tells the peer that there is room
-    const auto buffer =
-        context_->createUnboundBuffer(to, static_cast<std::size_t>(c.posting.bytes));
-    guarded(c.posting, peer, [&] { buffer->recv(peer, slot_of(c.posting.ticket, 1)); });
-    wait(c.posting, peer, *buffer, [&] { return buffer->waitRecv(kForever); });
   }
 
   // Runs `f`, which is true when it is done and false when it was interrupted, until it is done.
@@ -471,7 +450,6 @@ const char* GlooTransport::view(const Posting& mine, int peer, std::int64_t begi
   return impl_->view(mine, peer, begin);
 }
 std::int64_t GlooTransport::piece(const Posting& posting) const { return impl_->piece(posting); }
-void GlooTransport::read(const Posting& mine, int peer, char* to) { impl_->read(mine, peer, to); }
 // What is received lies in this process, and what was sent is not read again: peers need no word.
 void GlooTransport::finish(const Posting&, const MarkPtr&) {}
 void GlooTransport::wait_released(const Posting& mine, std::vector<MarkPtr>*) {

@@ -32,7 +32,6 @@ class GlooTransport final : public Transport {
   void post(const Posting& posting) override;
   const char* view(const Posting& mine, int peer, std::int64_t begin, MarkPtr* written) override;
   std::int64_t piece(const Posting& posting) const override;
-  void read(const Posting& mine, int peer, char* to) override;
   void finish(const Posting& mine, const MarkPtr& read) override;
   void wait_released(const Posting& mine, std::vector<MarkPtr>* read) override;
   void leave() override;
