@@ -7,10 +7,12 @@
 #if SG_GLOO
 
 #include <netinet/in.h>
+#include <sched.h>
 
 #include <array>
 #include <cstddef>
 #include <cstring>
+#include <filesystem>
 #include <memory>
 
 #include "dist/arrows.h"
@@ -116,6 +118,24 @@ TEST_P(Gloo, CollectivesHaveTheBitsOfThreads) {
         {.threads = 1});
     EXPECT_EQ(gloo, threads);
   }
+}
+
+// A thread of Gloo's that preempted who holds a lock of its would ask for it until its slice ends.
+TEST(GlooThreads, PreemptNobody) {
+  const auto batch_threads = [] {
+    int count = 0;
+    for (const auto& task : std::filesystem::directory_iterator("/proc/self/task"))
+      count += sched_getscheduler(std::stoi(task.path().filename())) == SCHED_BATCH;
+    return count;
+  };
+  ASSERT_EQ(batch_threads(), 0);
+  EXPECT_EQ(on_gloo(2,
+                    [&](GlooMember& member) {
+                      exchange(*member.comm, "control", {});
+                      EXPECT_EQ(batch_threads(), 2) << "each rank has one";
+                      exchange(*member.comm, "control", {});
+                    }),
+            kNoErrors2);
 }
 
 std::vector<std::uint64_t> train(const std::string& plan, int accumulate) {
