@@ -93,8 +93,8 @@ void check(TrainOptions& o, bool batch_given) {
   check_choice("--device", o.device, kDevices);
   SG_CHECK(o.device == "cpu" || cuda::device_count() > 0,
            "--device cuda: there is no GPU to use: {}; use --device cpu", cuda::why_none());
-  if (const auto process = dist::process_environment(); o.device == "cuda" && process &&
-                                                        process->world_size > 1) {
+  if (const auto process = dist::process_environment();
+      o.device == "cuda" && process && process->world_size > 1) {
     const std::string why = dist::why_no_gpu(*process, dist::backend_by_environment());
     SG_CHECK(why.empty(), "--device cuda: {}", why);
   }
@@ -129,7 +129,8 @@ void add_options(CLI::App& app, TrainOptions& o, Plans plans) {
   app.add_option("--clip-norm", o.clip_norm, "largest global norm of the gradients (0: no limit)");
   app.add_option("--executor", o.executor,
                  "who runs collectives: inline, thread (a comm thread a rank) or auto (auto)");
-  app.add_option("--device", o.device, "cpu or cuda (cuda where there is one; between processes cpu)");
+  app.add_option("--device", o.device,
+                 "cpu or cuda (cuda where there is one; between processes cpu)");
   app.add_flag_callback(
       "--no-prefetch", [&o] { o.prefetch = false; },
       "zero3: gather each unit only when it is used");

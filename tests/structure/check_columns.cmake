@@ -3,6 +3,7 @@
 #   cmake -DROOT=<repository> -P check_columns.cmake
 # Exit status 1, and one line for each line that is too long.
 cmake_minimum_required(VERSION 3.25)
+include("${CMAKE_CURRENT_LIST_DIR}/support.cmake")
 set(wrong "")
 set(checked 0)
 string(REPEAT "[^\n]" 101 long)
@@ -29,11 +30,5 @@ foreach(folder IN ITEMS core autograd nn optim data dist examples bench tests)
   endforeach()
 endforeach()
 
-if(checked EQUAL 0)
-  message(FATAL_ERROR "no source file below ${ROOT}")
-endif()
-if(wrong)
-  list(JOIN wrong "\n" wrong)
-  message(FATAL_ERROR "lines longer than 100 columns:\n${wrong}")
-endif()
-message("${checked} files: no line is longer than 100 columns")
+end_check(${checked} "source file" "lines longer than 100 columns"
+          "no line is longer than 100 columns" ${wrong})

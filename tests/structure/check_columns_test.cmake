@@ -2,20 +2,12 @@
 # pass, one of 101 must fail and be named, in every kind of file.
 #   cmake -DWORK_DIR= -P check_columns_test.cmake
 cmake_minimum_required(VERSION 3.25)
+include("${CMAKE_CURRENT_LIST_DIR}/support.cmake")
 
 function(expect_columns file columns allowed)
-  set(tree "${WORK_DIR}/columns")
-  file(REMOVE_RECURSE "${tree}")
   string(REPEAT "x" ${columns} line)
-  file(WRITE "${tree}/${file}" "// a[0]; a list\n\n${line}\n")
-  execute_process(
-    COMMAND ${CMAKE_COMMAND} "-DROOT=${tree}" -P "${CMAKE_CURRENT_LIST_DIR}/check_columns.cmake"
-    RESULT_VARIABLE result OUTPUT_VARIABLE out ERROR_VARIABLE out)
-  if(allowed AND NOT result EQUAL 0)
-    message(SEND_ERROR "${columns} columns in ${file} are allowed, but:\n${out}")
-  elseif(NOT allowed AND (result EQUAL 0 OR NOT out MATCHES "${file}:3: ${columns} columns"))
-    message(SEND_ERROR "${columns} columns in ${file} were not reported:\n${out}")
-  endif()
+  expect_check(check_columns.cmake "a line of ${columns} columns in ${file}" "${file}"
+               "// a[0]; a list\n\n${line}\n" ${allowed} "${file}:3: ${columns} columns")
 endfunction()
 
 foreach(file IN ITEMS core/a.h core/cuda/a.cu dist/comm/a.cpp tests/docs/a.cc)

@@ -2,6 +2,7 @@
 #   cmake -DROOT=<repository> -P check_includes.cmake
 # Exit status 1, and one line a wrong include, if an arrow points the wrong way.
 cmake_minimum_required(VERSION 3.25)
+include("${CMAKE_CURRENT_LIST_DIR}/support.cmake")
 set(rooms core autograd nn optim data dist)
 set(may_core core)
 set(may_autograd core autograd)
@@ -40,11 +41,5 @@ foreach(room IN LISTS rooms)
   endforeach()
 endforeach()
 
-if(checked EQUAL 0)
-  message(FATAL_ERROR "no source file of any room below ${ROOT}")
-endif()
-if(wrong)
-  list(JOIN wrong "\n" wrong)
-  message(FATAL_ERROR "wrong includes:\n${wrong}")
-endif()
-message("${checked} files: every include follows the rooms' law")
+end_check(${checked} "source file of any room" "wrong includes"
+          "every include follows the rooms' law" ${wrong})
