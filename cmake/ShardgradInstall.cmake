@@ -8,7 +8,8 @@ foreach(room IN LISTS sg_rooms)
   file(GLOB_RECURSE headers CONFIGURE_DEPENDS RELATIVE "${PROJECT_SOURCE_DIR}"
        "${PROJECT_SOURCE_DIR}/${room}/*.h" "${PROJECT_SOURCE_DIR}/${room}/*.inc")
   list(FILTER headers EXCLUDE REGEX "/kernels/isa/")  # they need SG_ISA, and its flags
-  list(FILTER headers EXCLUDE REGEX "^dist/cli/")     # a program's own
+  list(FILTER headers EXCLUDE REGEX "^dist/cli/")        # a program's own
+  list(FILTER headers EXCLUDE REGEX "^dist/processes/")  # of a job, which stands for them
   list(FILTER headers EXCLUDE REGEX "/nccl_(group|library)")  # they need NCCL's
   if(NOT sg_cuda)  # the toolkit's headers are needed for all but two
     set(without_toolkit ${headers})
