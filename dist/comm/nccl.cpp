@@ -72,8 +72,16 @@ void NcclGroup::abort() {
   changed_.notify_all();
 }
 
-void NcclGroup::wait_for_room() const {
-  while (!watch_->has_room()) {
+void NcclGroup::wait_for_room(const Posting& mine) {
+  const auto has_room = [&] {
+    try {
+      return watch_->has_room();
+    } catch (const std::exception& error) {  // the device is lost
+      give_up(ended(mine, error.what()));
+      return false;
+    }
+  };
+  while (!has_room()) {
     check();
     std::this_thread::sleep_for(kMoment);
   }
@@ -81,7 +89,7 @@ void NcclGroup::wait_for_room() const {
 
 template <class F>
 void NcclGroup::call(const Posting& mine, F f) {
-  wait_for_room();
+  wait_for_room(mine);
   ncclResult_t result = ncclSuccess;
   {
     std::unique_lock lock(mutex_);

@@ -2,6 +2,8 @@
 // the news that a rank has failed have the same effect: the other ranks are told by the transport,
 // and the communicator is aborted, so that no lane waits for ever. Whoever waits for the GPU, or
 // starts a collective, then gets the text.
+#include <algorithm>
+
 #include "core/check.h"
 #include "dist/comm/nccl_group.h"
 
@@ -10,9 +12,9 @@ namespace {
 
 // How long the transport may take to tell who died, where NCCL only sees that somebody is gone.
 constexpr std::chrono::milliseconds kVerdict{1500};
-// How long what a rank has queued may take to end since another one was seen to have left, whose
-// part of it is done.
-constexpr std::chrono::milliseconds kLastWork{1000};
+// How long, at most, what a rank has queued may take to end since another one was seen to have
+// left: its part of it is done, but two others may still have much to send each other.
+constexpr std::chrono::milliseconds kLastWork{30'000};
 
 // A collective, or "connect".
 std::string name(const Posting& mine) {
@@ -49,6 +51,7 @@ void NcclGroup::give_up(const std::string& text) {
   } catch (const std::exception&) {
     // The others cannot be told; they notice by themselves that this rank is gone.
   }
+  watch_->end();
   abort();
 }
 
@@ -63,11 +66,13 @@ std::string NcclGroup::held_up(const Posting& mine, Clock::duration waited) {
     const std::lock_guard lock(mutex_);
     if (gone_ < 0) gone_at_ = Clock::now();
     gone_ = gone;
-    if (Clock::now() - gone_at_ >= kLastWork)
+    const bool bounded = options_.deadline.count() > 0;
+    if (Clock::now() - gone_at_ >= (bounded ? std::min(options_.deadline, kLastWork) : kLastWork))
       return fmt::format(
           "[{}] rank {} waits for rank {} in {}, but rank {} has ended; every rank must run the "
           "same steps",
           mine.op, rank, gone, name(mine), gone);
+    return {};
   }
   if (options_.deadline.count() == 0 || waited < options_.deadline) return {};
   return fmt::format(

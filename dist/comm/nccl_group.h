@@ -42,7 +42,7 @@ class NcclGroup final : public DeviceGroup {
   // f(comm) calls NCCL; returns when that has queued its work, throws what went wrong.
   template <class F>
   void call(const Posting& mine, F f);
-  void wait_for_room() const;
+  void wait_for_room(const Posting& mine);
   std::vector<const void*> terms_in_order(cuda::Context& context, const Posting& mine);
   std::vector<const void*> total(cuda::Context& context, const Posting& mine, void* room);
   char* scratch(cuda::Context& context, const Posting& mine, std::int64_t bytes);

@@ -41,7 +41,7 @@ class ThreadWorld {
   static constexpr std::uint64_t kRing = Transport::kDepth;
 
   struct alignas(64) Slot {
-    std::atomic<std::uint64_t> posted{0};   // sequence + 1
+    std::atomic<std::uint64_t> posted{0};   // ticket + 1
     std::atomic<std::uint64_t> readers{0};  // finish() calls of peers, over all uses of this slot
     Posting posting;
     std::mutex mutex;

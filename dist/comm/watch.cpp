@@ -49,6 +49,14 @@ std::uint64_t Watch::first_unfinished() const {
   return end_;
 }
 
+void Watch::end() {
+  {
+    const std::lock_guard lock(mutex_);
+    ending_ = given_up_ = true;
+  }
+  changed_.notify_all();
+}
+
 void Watch::drain() {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [this] { return entries_.empty() || given_up_; });
@@ -78,6 +86,7 @@ void Watch::run() {
     std::string text;
     const bool done = is_done(oldest, &text);
     lock.lock();
+    if (given_up_) continue;
     if (done) {
       entries_.pop_front();
       if (entries_.empty()) changed_.notify_all();

@@ -45,6 +45,8 @@ class Watch {
   bool has_room() const;
   /// Collectives of lower numbers are done.
   std::uint64_t first_unfinished() const;
+  /// They are given up, by somebody else: what their marks say from here on does not count.
+  void end();
   /// Returns when all are done, or were given up.
   void drain();
 

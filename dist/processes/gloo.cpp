@@ -10,7 +10,6 @@
 namespace sg::dist {
 namespace {
 
-constexpr std::size_t kSpare = 8;  // places for messages that are kept for reuse
 constexpr std::int64_t kLeastPiece = 256 << 10, kMostPiece = 1 << 20;  // bytes
 
 }  // namespace
@@ -52,6 +51,7 @@ void GlooTransport::Impl::close() {
   next_.buffers.clear();  // before the memory that they write
   next_ = {};
   spare_.clear();
+  spare_scratch_.clear();
   context_.reset();
   watchdog_.reset();
 }
@@ -73,8 +73,7 @@ void GlooTransport::Impl::post(const Posting& posting) {
     c.data = context_->createUnboundBuffer(
         const_cast<char*>(posting.data),
         static_cast<std::size_t>(posting.stride * (size_ - 1) + posting.bytes));
-    const Scoped kind(current_rank().kind, Kind::buffers);
-    c.scratch = Tensor::empty({room(posting) * (size_ - 1)}, DType::u8, kCpu);
+    c.scratch = take_scratch(room(posting) * (size_ - 1));
     c.arriving.resize(Index(size_));
   }
   for (int k = 1; k < size_; ++k) {
@@ -123,6 +122,32 @@ std::int64_t GlooTransport::Impl::piece(const Posting& p) const {
   return std::min(p.bytes, std::clamp(p.bytes / 8 / 64 * 64, kLeastPiece, kMostPiece));
 }
 
+Tensor GlooTransport::Impl::take_scratch(std::int64_t bytes) {
+  Tensor spare;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!spare_scratch_.empty()) {
+      spare = std::move(spare_scratch_.back());
+      spare_scratch_.pop_back();
+    }
+  }
+  if (spare.defined() && spare.bytes() >= bytes) return spare;
+  spare = {};
+  const Scoped kind(current_rank().kind, Kind::buffers);
+  return Tensor::empty({bytes}, DType::u8, kCpu);
+}
+
+// Its memory serves the next ones. Nothing is freed here: this may be the comm thread, whose ledger
+// is another.
+void GlooTransport::Impl::finish(std::uint64_t ticket) {
+  Collective& c = at(ticket);
+  c.arriving.clear();
+  c.incoming.buffers.clear();
+  const std::lock_guard lock(mutex_);
+  spare_.push_back(std::move(c.incoming.messages));
+  if (c.scratch.defined()) spare_scratch_.push_back(std::move(c.scratch));
+}
+
 void GlooTransport::Impl::wait_released(std::uint64_t ticket) {
   const std::lock_guard releasing(releasing_);
   const auto it = [&] {
@@ -140,18 +165,20 @@ void GlooTransport::Impl::wait_released(std::uint64_t ticket) {
     const std::int64_t pieces = (c.posting.bytes + piece(c.posting) - 1) / piece(c.posting);
     for (std::int64_t k = 0; k < pieces * (size_ - 1); ++k) sent(*c.data);
   }
-  // A collective that nobody finished may still receive.
-  if (spare_.size() < kSpare && std::count(c.checked.begin(), c.checked.end(), true) == size_ - 1)
-    spare_.push_back(std::move(c.incoming.messages));
   const std::lock_guard lock(mutex_);
   collectives_.erase(it);
 }
 
 Messages GlooTransport::Impl::messages() {
-  if (spare_.empty()) return {rank_, size_, Messages::most_inline(size_)};
-  Messages reused = std::move(spare_.back());
-  spare_.pop_back();
-  return reused;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!spare_.empty()) {
+      Messages reused = std::move(spare_.back());
+      spare_.pop_back();
+      return reused;
+    }
+  }
+  return {rank_, size_, Messages::most_inline(size_)};
 }
 
 GlooTransport::Impl::Incoming GlooTransport::Impl::await_messages(std::uint64_t ticket) {
@@ -213,7 +240,7 @@ const char* GlooTransport::view(const Posting& mine, int peer, std::int64_t begi
 }
 std::int64_t GlooTransport::piece(const Posting& posting) const { return impl_->piece(posting); }
 // What is received lies in this process, and what was sent is not read again: peers need no word.
-void GlooTransport::finish(const Posting&, const MarkPtr&) {}
+void GlooTransport::finish(const Posting& mine, const MarkPtr&) { impl_->finish(mine.ticket); }
 void GlooTransport::wait_released(const Posting& mine, std::vector<MarkPtr>*) {
   impl_->wait_released(mine.ticket);
 }

@@ -110,8 +110,10 @@ void GlooTransport::Impl::throw_left(const Posting& mine, int peer) {
 std::optional<Posting> GlooTransport::Impl::entered(std::uint64_t ticket, int peer) {
   const std::lock_guard lock(mutex_);
   const auto it = collectives_.find(ticket);
-  if (it == collectives_.end() || !it->second->checked[Index(peer)]) return {};
-  return it->second->incoming.messages.header(peer).posting();
+  if (it == collectives_.end()) return {};
+  const Collective& c = *it->second;
+  if (!c.checked[Index(peer)] || !c.incoming.messages.defined()) return {};
+  return c.incoming.messages.header(peer).posting();
 }
 
 std::string GlooTransport::Impl::last_entered(int peer) const {

@@ -32,6 +32,8 @@ class GlooTransport::Impl {
   void post(const Posting& posting);
   const char* view(const Posting& mine, int peer, std::int64_t begin);
   std::int64_t piece(const Posting& p) const;
+  // All of it has come and was used.
+  void finish(std::uint64_t ticket);
   // Peers have read what has left this process: its memory may change.
   void wait_released(std::uint64_t ticket);
   void leave() { store_.leave(posted_); }
@@ -78,6 +80,7 @@ class GlooTransport::Impl {
   Incoming await_messages(std::uint64_t ticket);
   // Bytes of scratch a peer.
   std::int64_t room(const Posting& p) const { return std::min(p.bytes, 2 * piece(p)); }
+  Tensor take_scratch(std::int64_t bytes);
   void await_piece(Collective& c, int peer, std::int64_t begin);
   Collective& at(std::uint64_t ticket);
   void check_header(Collective& c, int peer);
@@ -112,7 +115,8 @@ class GlooTransport::Impl {
   [[noreturn]] void throw_deadline(const Posting& mine, int peer);
   void throw_failure(const char* op, const Posting* mine);
   void throw_left(const Posting& mine, int peer);
-  // What `peer` posted as that collective, if its header has come and was looked at.
+  // What `peer` posted as that collective, if its header has come and was looked at, and the
+  // collective is not finished.
   std::optional<Posting> entered(std::uint64_t ticket, int peer);
   std::string last_entered(int peer) const;
   void look_around(const Posting& mine);
@@ -130,7 +134,9 @@ class GlooTransport::Impl {
   std::string own_failure_;
   std::uint64_t posted_ = 0;
   Incoming next_;
+  // Of collectives that are finished: of as many as ever overlap.
   std::vector<Messages> spare_;
+  std::vector<Tensor> spare_scratch_;
 };
 
 }  // namespace sg::dist

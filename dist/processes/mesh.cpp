@@ -26,7 +26,8 @@ std::string key_of(int rank) { return fmt::format("gloo/{}", rank); }
 // comes, 3.3 at nice 15, 1.4 as batch work; zero3 3.6 at nice 15, 1.9 as batch work.)
 void become_batch_work() {
   const sched_param none{};
-  sched_setscheduler(0, SCHED_BATCH, &none);  // of this thread; that it fails is no harm
+  if (sched_getscheduler(0) == SCHED_OTHER)     // of this thread; nobody has chosen another
+    sched_setscheduler(0, SCHED_BATCH, &none);  // that it fails is no harm
 }
 
 // The device's thread inherits the signal mask and the scheduling of the one that makes it.
