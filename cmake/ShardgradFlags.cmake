@@ -41,11 +41,13 @@ function(sg_compile_flags target)
   endif()
 endfunction()
 
-# Tests and programs are many small files that read the same headers: five of them as one translation
+# What tests and programs compute is in the libraries; their own code need not be fast, but be
+# compiled fast. It is many small files that read the same headers: five of them as one translation
 # unit cost little more than one. What files of a batch keep to themselves must differ in name.
-function(sg_unity target)
+function(sg_compile_fast target)
   set_target_properties(${target} PROPERTIES
     UNITY_BUILD ${SHARDGRAD_UNITY} UNITY_BUILD_BATCH_SIZE 5)
+  target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O1>)
 endfunction()
 
 # <room>/kernels/isa/*.cpp is compiled once for each of these, in namespace sg::kernels::SG_ISA; the
