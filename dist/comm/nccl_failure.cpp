@@ -3,6 +3,7 @@
 // and the communicator is aborted, so that no lane waits for ever. Whoever waits for the GPU, or
 // starts a collective, then gets the text.
 #include <algorithm>
+#include <string_view>
 
 #include "core/check.h"
 #include "dist/comm/nccl_group.h"
@@ -61,7 +62,7 @@ std::string NcclGroup::held_up(const Posting& mine, Clock::duration waited) {
   if (!failure.empty())
     return fmt::format("[{}] rank {} stopped in {} because another rank failed: {}", mine.op, rank,
                        name(mine), failure);
-  if (mine.op == kClose) return {};
+  if (std::string_view(mine.op) == kClose) return {};
   if (const int gone = host_.gone(); gone >= 0) {
     const std::lock_guard lock(mutex_);
     if (gone_ < 0) gone_at_ = Clock::now();
