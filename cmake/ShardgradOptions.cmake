@@ -51,6 +51,8 @@ if(SHARDGRAD_CCACHE AND NOT DEFINED CMAKE_CXX_COMPILER_LAUNCHER)
   find_program(SHARDGRAD_CCACHE_PROGRAM ccache)
   mark_as_advanced(SHARDGRAD_CCACHE_PROGRAM)
   if(SHARDGRAD_CCACHE_PROGRAM)
-    set(CMAKE_CXX_COMPILER_LAUNCHER "${SHARDGRAD_CCACHE_PROGRAM}")
+    # It caches what was compiled with a precompiled header only when told so.
+    set(CMAKE_CXX_COMPILER_LAUNCHER "${CMAKE_COMMAND}" -E env
+        CCACHE_SLOPPINESS=pch_defines,time_macros "${SHARDGRAD_CCACHE_PROGRAM}")
   endif()
 endif()

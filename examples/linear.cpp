@@ -4,6 +4,7 @@
 //   linear --ranks 4 --plan zero3
 //
 // Try `--ranks 1 --accumulate 4`, or another plan: the losses are the same to the last bit.
+#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 #include "core/rng.h"

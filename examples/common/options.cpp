@@ -1,5 +1,6 @@
 #include "examples/common/options.h"
 
+#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 #include <algorithm>

@@ -1,7 +1,6 @@
 // The command line that the example programs share.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -14,6 +13,10 @@
 #include "dist/engine.h"
 #include "dist/job.h"
 #include "optim/optimizer.h"
+
+namespace CLI {
+class App;
+}
 
 namespace sg::examples {
 

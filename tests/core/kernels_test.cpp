@@ -38,9 +38,8 @@ std::vector<float> arguments(int low, int high) {
   return x;
 }
 
-template <class F, class G>
-void expect_accurate(const char* name, const std::vector<float>& x, double most, const F& ours,
-                     const G& exact) {
+void expect_accurate(const char* name, const std::vector<float>& x, double most,
+                     float (*ours)(float), double (*exact)(double)) {
   double worst = 0;
   float where = 0;
   for (const float v : x) {

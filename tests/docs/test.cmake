@@ -1,5 +1,6 @@
 # Programs that the pages show whole, and the library with what docs/extending.md adds to it.
 add_executable(first_program "${CMAKE_CURRENT_LIST_DIR}/first_program.cc")
+sg_compile_fast(first_program)
 target_link_libraries(first_program PRIVATE sg_all)
 add_dependencies(docs_test first_program)  # pages_test.cpp runs it
 
@@ -38,6 +39,8 @@ endfunction()
 function(add_page_test name)
   add_executable(${name}_test "${CMAKE_CURRENT_LIST_DIR}/${name}.cc" ${ARGN})
   sg_compile_flags(${name}_test)
+  sg_compile_fast(${name}_test)
+  sg_precompile_headers(${name}_test core_test)
   target_link_libraries(${name}_test PRIVATE sg_all sg_test_support GTest::gtest_main)
   gtest_discover_tests(${name}_test TEST_PREFIX docs. DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 120
     PROPERTIES TIMEOUT 300 LABELS docs)

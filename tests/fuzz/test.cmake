@@ -11,6 +11,8 @@ if(sg_gloo)
     "${store}/store_protocol.cpp" "${store}/store_proof.cpp" "${store}/store_session.cpp"
     "${store}/store_job.cpp")
   sg_compile_flags(store_fuzz)
+  sg_compile_fast(store_fuzz)
+  set_target_properties(store_fuzz PROPERTIES UNITY_BUILD OFF)  # the library's files are none of a batch
   target_include_directories(store_fuzz PRIVATE "${PROJECT_SOURCE_DIR}")
   target_link_libraries(store_fuzz PRIVATE fmt::fmt OpenSSL::Crypto Threads::Threads)
   if(SHARDGRAD_FUZZ)
