@@ -1,6 +1,5 @@
+// The moment `initialize`, and the end of an engine.
 #include "dist/engine.h"
-
-#include "dist/arrows.h"
 
 namespace sg::dist {
 
@@ -126,81 +125,6 @@ void Engine::allocate(Unit& unit) {
       if (options_.groups[static_cast<std::size_t>(g)].matches(segment.name(), segment.shape()))
         segment.group = g;
   }
-}
-
-Var Engine::forward(const Var& input) {
-  return forward([this](std::span<const Var> x) { return (*module_)(x[0]); },
-                 std::span<const Var>(&input, 1));
-}
-
-Var Engine::forward(const Function& fn, std::span<const Var> inputs) {
-  Rank& rank = current_rank();
-  check_whole("forward");
-  const Scoped account(current_rank().account, account_);
-  if (!grad_enabled()) {
-    const Scoped phase(rank.phase, Phase::evaluation);
-    if (!dry_evaluation_)
-      dry_evaluation_ = run_dry(fn, inputs, units_, *prefetcher_, *reducer_, sources_);
-    return pass(fn, inputs, dry_evaluation_->forward);
-  }
-  if (!dry_) {
-    dry_ = run_dry(fn, inputs, units_, *prefetcher_, *reducer_, sources_);
-    reducer_->set_order(agreed(dry_->finals));
-  }
-  // Random numbers are keyed by the step and the sample's place in the global batch: micro-batch a
-  // of rank r is slice a N + r.
-  rank.state.step = steps_;
-  const std::int64_t samples = inputs.empty() || inputs[0].shape().empty() ? 1 : inputs[0].size(0);
-  rank.state.first_sample = (std::int64_t{micro_} * comm_.size() + comm_.rank()) * samples;
-  return pass(fn, inputs, dry_->forward);
-}
-
-// Nothing stays gathered when a forward ends: backward gathers again what it wants.
-Var Engine::pass(const Function& fn, std::span<const Var> inputs, const std::vector<int>& order) {
-  Prefetcher::Pass pass(*prefetcher_, &order);
-  Var output = fn(inputs);
-  pass.end();
-  return output;
-}
-
-// Ranks may reach different parameters, but their collectives come in one order: rank 0's.
-std::vector<int> Engine::agreed(const std::vector<int>& order) {
-  const Scoped phase(current_rank().phase, Phase::inspection);  // once, not a part of any step
-  const std::vector<std::uint64_t> mine(order.begin(), order.end());
-  const std::vector<std::uint64_t> all = exchange(comm_, "control", mine);
-  return {all.begin(), all.begin() + static_cast<std::ptrdiff_t>(order.size())};
-}
-
-void Engine::check_whole(const char* where) const {
-  SG_CHECK(!broken_,
-           "[{}] an earlier backward or step of this engine failed midway, so its gradients are "
-           "incomplete: "
-           "make a new engine",
-           where);
-}
-
-void Engine::backward(const Var& loss) {
-  check_whole("backward");
-  const Scoped account(current_rank().account, account_);
-  SG_CHECK(micro_ < options_.accumulate,
-           "[backward] {} micro-batches are accumulated already; call step() first", micro_);
-  SG_CHECK(dry_.has_value(), "[backward] no forward of this engine came before");
-  SG_CHECK(numel(loss.shape()) == 1, "[backward] the loss must be one element, got shape {}",
-           loss.shape());
-  if (micro_ == 0) {
-    comm_.quiesce();  // peers have read the last step's gradients, which are overwritten now
-    reduced_ = false;
-    losses_.clear();
-  }
-  losses_.push_back(loss.item());
-  broken_ = true;
-  Prefetcher::Pass pass(*prefetcher_, &dry_->backward);
-  reducer_->start(micro_, micro_ + 1 == options_.accumulate);
-  loss.backward();
-  reducer_->finish();
-  pass.end();
-  broken_ = false;
-  ++micro_;
 }
 
 double Engine::learning_rate() const {
