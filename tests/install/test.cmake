@@ -1,8 +1,7 @@
 # The test that an outside project can find_package(shardgrad); run.cmake does it.
 if(SHARDGRAD_INSTALL)
   set(args -G "${CMAKE_GENERATOR}")
-  foreach(variable CMAKE_CXX_COMPILER CMAKE_CXX_COMPILER_LAUNCHER CMAKE_BUILD_TYPE CMAKE_CXX_FLAGS
-                   CMAKE_MAKE_PROGRAM DNNL_ROOT)
+  foreach(variable CMAKE_CXX_COMPILER CMAKE_BUILD_TYPE CMAKE_CXX_FLAGS CMAKE_MAKE_PROGRAM DNNL_ROOT)
     if(${variable})
       list(APPEND args "-D${variable}=${${variable}}")
     endif()
