@@ -59,7 +59,6 @@ std::set<pid_t> children_of_this_process() {
 }
 
 using Clock = std::chrono::steady_clock;
-constexpr std::chrono::seconds kDying{5};  // from SIGKILL; a process in the kernel's hands may stay
 
 // Waits for the end of a killed child; false if that does not come.
 bool reap(pid_t pid, Clock::time_point deadline) {
@@ -135,6 +134,17 @@ void Children::kill_all() {
   }
 }
 
+std::vector<int> Children::give_up() {
+  std::vector<int> undead;
+  for (std::size_t i = 0; i < children_.size(); ++i) {
+    if (children_[i].end) continue;
+    children_[i].end = End{.signalled = true, .code = SIGKILL};
+    children_[i].given_up = true;
+    undead.push_back(static_cast<int>(i));
+  }
+  return undead;
+}
+
 std::set<pid_t> Children::strangers() const {
   std::set<pid_t> found = children_of_this_process();
   for (const pid_t pid : before_) found.erase(pid);
@@ -146,13 +156,13 @@ std::vector<pid_t> Children::sweep() {
   std::vector<pid_t> undead;
   for (const Child& child : children_) ::kill(-child.pid, SIGKILL);
   Clock::time_point deadline = Clock::now() + kDying;
-  const auto bury = [&](pid_t pid) {
-    if (reap(pid, deadline)) return;
+  const auto bury = [&](pid_t pid, bool at_once = false) {
+    if (reap(pid, at_once ? Clock::now() : deadline)) return;
     undead.push_back(pid);
     before_.insert(pid);  // a later start is not to wait for it again
   };
   for (const Child& child : children_) {
-    bury(child.pid);
+    bury(child.pid, child.given_up);
     guardian_.forget(child.pid);
   }
   children_.clear();

@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <optional>
 #include <set>
 #include <string>
@@ -25,10 +26,14 @@ struct End {
 /// "SIGKILL"; "SIG34" for one without a name here.
 std::string signal_name(int signal);
 
+/// From SIGKILL to a process's end. One in the kernel's hands (a device's wait) may take longer.
+inline constexpr std::chrono::seconds kDying{5};
+
 struct Child {
   pid_t pid = -1;
   std::optional<End> end = {};
   bool killed = false;  ///< kill_all() was called while it ran
+  bool given_up = false;
 };
 
 /// The reading ends of what a process says.
@@ -61,9 +66,10 @@ class Children {
   /// To the groups of those that run. A stopped process is continued, that it may act on it.
   void signal_all(int signal);
   void kill_all();
+  /// Those that SIGKILL has not ended: they count as ended by it, and sweep() names them.
+  std::vector<int> give_up();
   /// Kills and reaps every child and every process that descends from one, in whatever group.
-  /// Returns those that did not end within 5 s of SIGKILL (in a device's wait, say), which are
-  /// given up.
+  /// Returns those that did not end within kDying of SIGKILL, which are given up.
   std::vector<pid_t> sweep();
 
  private:

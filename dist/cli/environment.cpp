@@ -20,14 +20,14 @@ bool names(std::string_view entry, std::string_view name) {
   return entry.size() > name.size() && entry[name.size()] == '=' && entry.starts_with(name);
 }
 
+}  // namespace
+
 std::string random_token() {
   std::array<unsigned char, 32> bytes;
   if (::getrandom(bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size()))
     fail_errno("cannot draw a job token");
   return fmt::format("{:02x}", fmt::join(bytes, ""));
 }
-
-}  // namespace
 
 int available_cores() {
   cpu_set_t set;
@@ -73,7 +73,7 @@ std::vector<std::string> child_environment(std::span<const std::string> inherite
       {"LOCAL_WORLD_SIZE", std::to_string(options.processes)},
       {"MASTER_ADDR", options.master_addr},
       {"MASTER_PORT", std::to_string(job.port)},
-      {"SHARDGRAD_RUN", "1"},
+      {"SHARDGRAD_RUN", job.mark},
       {"SHARDGRAD_TOKEN", job.token},
       {"SHARDGRAD_RESTART_COUNT", std::to_string(job.restart_count)},
       {"SHARDGRAD_BACKEND", !options.backend.empty()

@@ -23,19 +23,23 @@ std::optional<std::string> value_of(std::span<const std::string> environment,
 
 /// What all processes of one start share.
 struct Job {
-  int port = 0;  ///< of the store
+  std::string mark;  ///< Guardian::mark()
+  int port = 0;      ///< of the store
   std::string token;
   int restart_count = 0;
   int cores = 1;  ///< of this node
 };
 
-/// SHARDGRAD_TOKEN; else, on one node, 32 fresh random bytes in hexadecimal digits. Several nodes
-/// without one are a UsageError: they could not know each other's.
+/// 32 fresh random bytes in hexadecimal digits.
+std::string random_token();
+
+/// SHARDGRAD_TOKEN; else, on one node, a random one. Several nodes without one are a
+/// UsageError: they could not know each other's.
 std::string job_token(const RunOptions& options, std::span<const std::string> inherited);
 
 /// The environment of one process: `inherited` with these set
 ///   RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT
-///   SHARDGRAD_RUN=1 SHARDGRAD_TOKEN SHARDGRAD_RESTART_COUNT SHARDGRAD_BACKEND
+///   SHARDGRAD_RUN SHARDGRAD_TOKEN SHARDGRAD_RESTART_COUNT SHARDGRAD_BACKEND
 ///   SHARDGRAD_LOG_DIR   the absolute path, with --log-dir
 ///   SHARDGRAD_STORE_FD  rank 0: the descriptor of the socket that listens at MASTER_PORT
 ///   SHARDGRAD_FAILURE_FD  where a rank says whose failure its own is; see dist/cli/blame.h

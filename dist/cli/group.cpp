@@ -90,9 +90,7 @@ void Group::on_stop(int signal) {
       enter(Phase::stopping, options_.shutdown_timeout);
   } else if (now - stopped_at_ >= kSameWish) {
     forced_ = true;
-    phase_ = Phase::killed;
-    deadline_.reset();
-    children_.kill_all();
+    if (phase_ != Phase::killed) kill();
   }
 }
 
@@ -143,11 +141,17 @@ void Group::on_deadline() {
   if (phase_ == Phase::grace) {
     children_.signal_all(SIGTERM);
     enter(Phase::stopping, options_.shutdown_timeout);
+  } else if (phase_ == Phase::stopping) {
+    kill();
   } else {
-    phase_ = Phase::killed;
     deadline_.reset();
-    children_.kill_all();
+    on_ends(children_.give_up());
   }
+}
+
+void Group::kill() {
+  children_.kill_all();
+  enter(Phase::killed, std::chrono::duration<double>(kDying).count());
 }
 
 }  // namespace sg::cli

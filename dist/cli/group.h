@@ -54,6 +54,7 @@ class Group {
   void on_stop(int signal);
   void on_ends(const std::vector<int>& ended);
   void on_deadline();
+  void kill();
   void enter(Phase phase, double seconds);
   bool failed(const Child& child) const;
   void find_first_cause();

@@ -1,15 +1,49 @@
 #include "dist/cli/guardian.h"
 
+#include <fmt/format.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
+#include <charconv>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <set>
+#include <string_view>
+#include <system_error>
+
+#include "dist/cli/environment.h"
 
 namespace sg::cli {
 namespace {
 
-[[noreturn]] void guard(const Pipe& pipe) {
+// Whether a process got `variable` (NAME=value) in its environment; false if it is another user's.
+bool has_variable(const std::filesystem::path& process, std::string_view variable) {
+  std::ifstream file(process / "environ");
+  for (std::string entry; std::getline(file, entry, '\0');)
+    if (entry == variable) return true;
+  return false;
+}
+
+// Kills all that have the variable. False: there was none.
+bool kill_marked(std::string_view variable) {
+  bool found = false;
+  std::error_code error;
+  for (auto entry = std::filesystem::directory_iterator("/proc", error);
+       !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    pid_t pid = 0;
+    const auto [end, wrong] = std::from_chars(name.data(), name.data() + name.size(), pid);
+    if (wrong != std::errc() || end != name.data() + name.size()) continue;
+    if (!has_variable(entry->path(), variable)) continue;
+    ::kill(pid, SIGKILL);
+    found = true;
+  }
+  return found;
+}
+
+[[noreturn]] void guard(const Pipe& pipe, const std::string& mark) {
   ::setsid();  // not in the launcher's group, which may be killed as a whole
   ::prctl(PR_SET_NAME, "shardgrad-guard");
   sigset_t all;
@@ -28,18 +62,23 @@ namespace {
     }
   }
   for (const pid_t left : groups) ::kill(-left, SIGKILL);
+  // What a killed one was about to start, or has not died yet, is found by the next look.
+  constexpr int kLooks = 50;
+  for (int look = 0; !groups.empty() && look < kLooks && kill_marked("SHARDGRAD_RUN=" + mark);
+       ++look)
+    ::usleep(20'000);
   ::_exit(0);
 }
 
 }  // namespace
 
-Guardian::Guardian() {
+Guardian::Guardian() : mark_(fmt::format("{}-{}", ::getpid(), random_token().substr(0, 16))) {
   Pipe pipe = make_pipe();
   pid_ = ::fork();
   if (pid_ < 0) fail_errno("cannot start a process");
   if (pid_ == 0) {
     pipe.write.reset();
-    guard(pipe);
+    guard(pipe, mark_);
   }
   pipe_ = std::move(pipe.write);
 }

@@ -17,12 +17,14 @@ namespace {
 
 // Opens the store's socket, starts every process and lets go of the socket: when rank 0 is gone,
 // connections are refused and do not hang.
-void start_all(const RunOptions& options, const std::vector<std::string>& inherited, int restarts,
-               Children& children, Output& output, Blame& blame) {
+void start_all(const RunOptions& options, const std::vector<std::string>& inherited,
+               const std::string& mark, int restarts, Children& children, Output& output,
+               Blame& blame) {
   Listener listener;
   if (options.node_rank == 0)
     listener = listen_at(options.master_addr, options.master_port, options.nodes > 1);
-  const Job job{.port = options.node_rank == 0 ? listener.port : options.master_port,
+  const Job job{.mark = mark,
+                .port = options.node_rank == 0 ? listener.port : options.master_port,
                 .token = job_token(options, inherited),
                 .restart_count = restarts,
                 .cores = available_cores()};
@@ -55,7 +57,7 @@ int run(const RunOptions& options) {
   for (int restarts = 0;; ++restarts) {
     Children children(guardian);
     Blame blame;
-    start_all(options, inherited, restarts, children, output, blame);
+    start_all(options, inherited, guardian.mark(), restarts, children, output, blame);
     blame.all_started();
     Outcome outcome = Group(options, children, output, signals, blame).wait();
     for (const pid_t pid : children.sweep())

@@ -26,7 +26,7 @@ TEST(Environment, OfAProcess) {
   options.node_rank = 1;
   options.master_addr = "node0";
   options.log_dir = "logs";
-  const Job job{.port = 4242, .token = "secret", .restart_count = 3, .cores = 9};
+  const Job job{.mark = "of this launch", .port = 4242, .token = "secret", .restart_count = 3, .cores = 9};
   const Words inherited{"PATH=/bin", "RANK=99",           "CUDA_VISIBLE_DEVICES=3,1",
                         "RANKS=x",   "SHARDGRAD_PORT=17", "SHARDGRAD_STORE_FD=9"};
   auto map = as_map(child_environment(inherited, options, job, 2, std::nullopt));
@@ -41,7 +41,7 @@ TEST(Environment, OfAProcess) {
       {"MASTER_ADDR", "node0"},
       {"MASTER_PORT", "4242"},
       {"OMP_NUM_THREADS", "2"},
-      {"SHARDGRAD_RUN", "1"},
+      {"SHARDGRAD_RUN", "of this launch"},
       {"SHARDGRAD_TOKEN", "secret"},
       {"SHARDGRAD_RESTART_COUNT", "3"},
       {"SHARDGRAD_BACKEND", "auto"},
@@ -52,7 +52,7 @@ TEST(Environment, OfAProcess) {
 TEST(Environment, ThreadsAreAtLeastOneAndKeptIfSet) {
   RunOptions options;
   options.processes = 4;
-  const Job job{.port = 1, .token = "t", .restart_count = 0, .cores = 2};
+  const Job job{.mark = "m", .port = 1, .token = "t", .restart_count = 0, .cores = 2};
   EXPECT_EQ(as_map(child_environment({}, options, job, 0, 7))["OMP_NUM_THREADS"], "1");
   EXPECT_EQ(as_map(child_environment({}, options, job, 0, 7))["SHARDGRAD_STORE_FD"], "7");
   const Words set{"OMP_NUM_THREADS=5", "SHARDGRAD_BACKEND=gloo"};
@@ -80,7 +80,7 @@ TEST(Environment, TokensAreFreshUnlessGiven) {
 TEST(Environment, ReachesTheProgram) {
   Launch launch(shell({"--nproc-per-node", "2"},
                       "echo $RANK $WORLD_SIZE $LOCAL_RANK $LOCAL_WORLD_SIZE $MASTER_ADDR "
-                      "$OMP_NUM_THREADS $CUDA_VISIBLE_DEVICES $SHARDGRAD_RUN; "
+                      "$OMP_NUM_THREADS $CUDA_VISIBLE_DEVICES ${SHARDGRAD_RUN:+1}; "
                       "echo ${#SHARDGRAD_TOKEN}"),
                 {{"OMP_NUM_THREADS", "3"}, {"CUDA_VISIBLE_DEVICES", "1"}});
   EXPECT_EQ(launch.wait(), 0) << launch.err();

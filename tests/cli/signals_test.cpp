@@ -1,4 +1,11 @@
 // Stop signals, and the death of the launcher itself.
+#include <sys/ptrace.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+
 #include "tests/cli/support.h"
 
 namespace sg::cli {
@@ -104,6 +111,49 @@ TEST(LauncherKilled, NoProcessStays) {
   for (const pid_t pid : pids)
     EXPECT_TRUE(eventually([&] { return !alive(pid); }, 5)) << pid << " outlived the launcher";
   EXPECT_EQ(launch.wait(), 1000 + SIGKILL);  // and its pipes are closed: nobody holds them
+}
+
+TEST(LauncherKilled, NoDescendantInAGroupOrSessionOfItsOwnStays) {
+  Launch launch(shell({"--nproc-per-node", "2"},
+                      "setsid sh -c 'echo pid $$; trap \"\" TERM HUP; sleep 60; true' & "
+                      "timeout 60 sh -c 'echo pid $$; sleep 60; true' & echo pid $$; wait"));
+  ASSERT_TRUE(launch.says("pid", 6));
+  const std::set<pid_t> pids = pids_in(launch.out());
+  ASSERT_EQ(pids.size(), 6u) << launch.out();
+  const int sessions = static_cast<int>(
+      std::count_if(pids.begin(), pids.end(), [](pid_t pid) { return ::getsid(pid) == pid; }));
+  EXPECT_EQ(sessions, 2) << "setsid made none: the test shows nothing";
+  launch.signal(SIGKILL);
+  for (const pid_t pid : pids)
+    EXPECT_TRUE(eventually([&] { return !alive(pid); }, 5)) << pid << " outlived the launcher";
+  EXPECT_EQ(launch.wait(), 1000 + SIGKILL);  // and its pipes are closed: nobody holds them
+}
+
+TEST(StopSignals, OneThatCannotDieIsNamedAndLeft) {
+  // The end of a process that another one traces is shown to its parent only when the tracer has
+  // seen it: to the launcher that is one which SIGKILL does not end.
+  Launch launch(
+      shell({"--nproc-per-node", "2", "--shutdown-timeout", "0.1"}, "echo pid $$; exec sleep 60"));
+  ASSERT_TRUE(launch.says("pid", 2));
+  const std::set<pid_t> pids = pids_in(launch.out());
+  ASSERT_EQ(pids.size(), 2u);
+  const pid_t held = *pids.begin();
+  if (::ptrace(PTRACE_SEIZE, held, nullptr, nullptr) != 0) {
+    launch.signal(SIGTERM);
+    launch.wait();
+    GTEST_SKIP() << "processes must not be traced here: " << std::strerror(errno);
+  }
+  const auto start = std::chrono::steady_clock::now();
+  launch.signal(SIGTERM);
+  const int status = launch.wait();
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+  ::waitpid(held, nullptr, __WALL);
+  EXPECT_EQ(status, 137) << launch.err();
+  EXPECT_LT(seconds.count(), 10);
+  EXPECT_NE(launch.err().find("shardgrad run: process " + std::to_string(held) +
+                              " did not end within 5 s of SIGKILL and is left behind"),
+            std::string::npos)
+      << launch.err();
 }
 
 TEST(Guardian, AStoppedOneHoldsUpNobody) {
