@@ -4,8 +4,8 @@
 //   linear --ranks 4 --plan zero3
 //
 // Try `--ranks 1 --accumulate 4`, or another plan: the losses are the same to the last bit.
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include "core/rng.h"
 #include "dist/engine.h"
@@ -33,8 +33,8 @@ std::pair<Tensor, Tensor> make_batch(std::uint64_t seed, std::int64_t first, std
 }
 
 // What each rank does; a rank is a thread, or a process that a launcher started. No line of it
-// depends on the plan or on the number of ranks.
-void train(const examples::TrainOptions& options, const Rank& rank) {
+// depends on the plan or on the number of ranks. False if Ctrl-C ended it early.
+bool train(const examples::TrainOptions& options, const Rank& rank) {
   // A plain module and a plain optimizer become an engine. The plan decides who keeps what.
   auto engine = dist::initialize(nn::share(nn::Linear(kSize, kSize)), make_optimizer(options),
                                  engine_options(options, options.plan));
@@ -48,11 +48,12 @@ void train(const examples::TrainOptions& options, const Rank& rank) {
         make_batch(rank.seed, slice * options.micro_batch(), options.micro_batch()));
   }
 
-  while (engine->steps() < *options.steps) {
+  while (engine->steps() < *options.steps && !engine->stop_requested()) {
     for (const auto& [inputs, labels] : micro_batches) {
       const Var loss = nn::cross_entropy((*engine)(inputs), labels);
       engine->backward(loss);
     }
+    if (dist::stop_signalled()) engine->request_stop();  // all ranks end after the same step
     engine->step();
     // loss() is the mean over the whole batch, the same on every rank.
     if (rank.index == 0) fmt::print("step {:2}  loss {:.6f}\n", engine->steps(), engine->loss());
@@ -60,6 +61,7 @@ void train(const examples::TrainOptions& options, const Rank& rank) {
 
   const dist::Report report = engine->report();  // memory and traffic, predicted and measured
   if (rank.index == 0) fmt::print("\n{}", report.text());
+  return !engine->stop_requested();
 }
 
 int main(int argc, char** argv) {
@@ -68,8 +70,13 @@ int main(int argc, char** argv) {
     CLI::App app("A 10 -> 10 linear layer learns one fixed batch, on N ranks, any plan.", "linear");
     add_options(app, options);
     parse(app, options, argc, argv);
-    const auto rank_main = [&](const Rank& rank) { train(options, rank); };
-    dist::Job(options.ranks, launch_options(options), options.command_line).run(rank_main);
-    return 0;
+    dist::Job job(options.ranks, launch_options(options), options.command_line);
+    dist::install_stop_signals();
+    bool complete = false;
+    job.run([&](const Rank& rank) {
+      const bool all = train(options, rank);
+      if (rank.index == job.first_rank()) complete = all;
+    });
+    return complete ? 0 : examples::kInterruptedStatus;
   });
 }

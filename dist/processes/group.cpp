@@ -15,6 +15,7 @@
 #include "core/rng.h"
 #include "dist/comm/nccl.h"
 #include "dist/job.h"
+#include "dist/processes/reminder.h"
 #include "dist/processes/sigpipe.h"
 #include "dist/processes/token_file.h"
 #include "dist/say.h"
@@ -27,6 +28,8 @@ using std::chrono::milliseconds;
 
 // One look for the store where the file says it is; then it is read again.
 constexpr milliseconds kFirstSearch{1'000}, kLongestSearch{8'000};
+// The store names those who are missing; who does not reach it names rank 0.
+constexpr milliseconds kReminder{10'000};
 // What the store says at the deadline names those who are missing.
 constexpr milliseconds kStoresWord{5'000};
 // How long the end of a job may wait for other ranks to end as well; and that of one which failed,
@@ -104,6 +107,12 @@ void ProcessGroup::join(const std::string& configuration) {
     const auto gone = std::chrono::duration_cast<milliseconds>(Clock::now() - start);
     return std::max(options_.deadline - gone, milliseconds(1));
   };
+  std::optional<Reminder> reminder;
+  if (e.rank > 0)
+    reminder.emplace(kReminder, [&e](milliseconds waited) {
+      say_error("[launch] rank {} waits for rank 0, which holds the store at {}, port {} ({} s)\n",
+                e.rank, e.address, e.port, waited.count() / 1000);
+    });
   milliseconds search = file != nullptr && e.rank > 0 ? kFirstSearch : left();
   for (;; search = std::min(2 * search, kLongestSearch)) {
     if (e.rank > 0 && file != nullptr) {
@@ -123,6 +132,7 @@ void ProcessGroup::join(const std::string& configuration) {
       std::this_thread::sleep_for(milliseconds(20));
     }
   }
+  reminder.reset();
   client_->wait_all_joined(options_.deadline.count() == 0 ? milliseconds(0)
                                                           : options_.deadline + kStoresWord);
 }
@@ -151,9 +161,10 @@ void ProcessGroup::tell_launcher() const {
 }
 
 ProcessGroup::~ProcessGroup() {
-  if (!failed_ && std::uncaught_exceptions() > exceptions_)
-    report("an exception ended the program beside its collectives");
+  const bool failed_outside = !failed_ && std::uncaught_exceptions() > exceptions_;
+  if (failed_outside) report("an exception ended the program beside its collectives");
   comm_->stop();
+  if (failed_outside) say_error("{}", dump_history(*comm_));
   const Clock::time_point end = Clock::now() + kGoodbye;
   if (!failed_) {
     try {
@@ -200,6 +211,12 @@ void ProcessGroup::run(const std::function<void(Rank&)>& fn) {
   context_->device = options_.device;
   const RankScope rank(*context_);
   const CommScope comm(*comm_);
+  const auto failed = [this](const std::string& error) {
+    report(error);
+    comm_->stop();
+    say_error("{}", dump_history(*comm_));
+    fail("[rank {}] {}", environment_.rank, error);
+  };
   try {
     if (options_.device.is_cuda() && !comm_->has_devices()) connect_gpus();
     fn(*context_);
@@ -207,10 +224,9 @@ void ProcessGroup::run(const std::function<void(Rank&)>& fn) {
     // What it hands out is there, and what a kernel has found wrong is known, when it ends.
     if (options_.device.is_cuda()) cuda::synchronize(options_.device);
   } catch (const std::exception& error) {
-    report(error.what());
-    comm_->stop();
-    say_error("{}", dump_history(*comm_));
-    fail("[rank {}] {}", environment_.rank, error.what());
+    failed(error.what());
+  } catch (...) {
+    failed("an exception that is no std::exception");
   }
 }
 

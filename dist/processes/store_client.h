@@ -78,7 +78,7 @@ class StoreClient {
   bool handshake(const store::Deadline& found, const store::Deadline& deadline, std::string& why);
   bool receive_front(std::size_t bytes, const store::Deadline& deadline, std::string& why);
   void read();
-  bool read_messages();
+  bool read_messages(std::size_t& count);
   void take(store::Message&& message);
   void lose(const std::string& why);
   void tell();

@@ -7,11 +7,24 @@ namespace sg::dist {
 using namespace store;
 using std::chrono::milliseconds;
 
+namespace {
+
+constexpr milliseconds kRest{5'000};  // for the rest of a message that has begun
+
+}  // namespace
+
 void StoreClient::read() {
   try {
     std::string why = "it sent bytes that are no message";
-    while (read_messages()) {
-      if (!receive_some(socket_.get(), input_, Deadline(milliseconds(0)), why)) break;
+    std::optional<Deadline> rest;
+    for (std::size_t messages = 0; read_messages(messages);) {
+      if (input_.empty() || messages > 0) rest.reset();
+      if (!input_.empty() && !rest) rest.emplace(kRest);
+      if (!receive_some(socket_.get(), input_, rest ? *rest : Deadline(milliseconds(0)), why)) {
+        if (rest && rest->passed())
+          why = fmt::format("{} bytes of a message and then nothing", input_.size());
+        break;
+      }
       why = "it sent bytes that are no message";
     }
     lose(why);
@@ -20,10 +33,10 @@ void StoreClient::read() {
   }
 }
 
-// False: they are none.
-bool StoreClient::read_messages() {
+// False: they are none. `count`: those that were whole.
+bool StoreClient::read_messages(std::size_t& count) {
   std::size_t at = 0;
-  for (;;) {
+  for (count = 0;; ++count) {
     Message message;
     std::size_t used = 0;
     const Parse got = parse_message(Bytes(input_).subspan(at), message, used);

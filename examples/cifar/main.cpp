@@ -10,6 +10,8 @@
 // Compare data/ for the data sets, dist/engine.h for what makes a net distributed.
 #include <fmt/format.h>
 
+#include <cstdio>
+
 #include "core/safetensors.h"
 #include "dist/job.h"
 #include "examples/cifar/compare.h"
@@ -34,9 +36,11 @@ data::Splits check_input(const Options& options) {
   });
 }
 
-/// What rank 0 says for all; other processes only train.
+/// What rank 0 says for all; other processes only train. A pipe shows it before the work begins.
 void say(const dist::Job& job, std::string_view text) {
-  if (job.speaks()) fmt::print("{}", text);
+  if (!job.speaks()) return;
+  fmt::print("{}", text);
+  std::fflush(stdout);
 }
 
 int run(const Options& options) {

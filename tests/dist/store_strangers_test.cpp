@@ -260,6 +260,39 @@ TEST(StoreRanks, TheirProofIsAskedOfTheStoreToo) {
              "within 0.1 s: it accepts the connection and then says nothing");
 }
 
+TEST(StoreRanks, AStoreThatStopsAmidAMessageIsLost) {
+  const Fd listening = listen_on("127.0.0.1", 0);
+  std::thread store([&] {
+    pollfd entry{listening.get(), POLLIN, 0};
+    poll(&entry, 1, 5'000);
+    const Fd socket(accept4(listening.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    std::string in, why;
+    const Greeting greeting;
+    send_all(socket.get(), encode(greeting), Deadline(kSoon), why);
+    while (in.size() < kHelloBytes && receive_some(socket.get(), in, Deadline(kSoon), why)) {
+    }
+    Hello hello;
+    ASSERT_EQ(parse(in, hello), Parse::ok);
+    const Mac proof = server_proof(kTestToken, greeting.nonce, hello.nonce);
+    std::string out = encode(Verdict{.mac = proof}) + encode(Message{.type = MessageType::done});
+    // A whole message and half of the next one.
+    const std::string failed =
+        encode(Message{.type = MessageType::failed, .rank = 0, .text = "the disk is full"});
+    out += encode(Message{.type = MessageType::ready}) + failed.substr(0, failed.size() / 2);
+    send_all(socket.get(), out, Deadline(kSoon), why);
+    while (receive_some(socket.get(), in, Deadline(milliseconds(20'000)), why)) {
+    }
+  });
+  {
+    const StoreClient client("127.0.0.1", own_port(listening.get()), identity(1, 2), kSoon);
+    const Deadline end(milliseconds(15'000));
+    while (!client.failure() && !end.passed()) sleep_ms(10);
+    ASSERT_TRUE(client.failure()) << "half a message is waited for without end";
+    EXPECT_HAS(client.failure()->text, " bytes of a message and then nothing)");
+  }
+  store.join();
+}
+
 }  // namespace
 }  // namespace sg::dist
 #endif  // SG_GLOO

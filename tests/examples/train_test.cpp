@@ -3,6 +3,7 @@
 
 #include <bit>
 #include <chrono>
+#include <csignal>
 #include <cstring>
 #include <fstream>
 #include <regex>
@@ -11,6 +12,7 @@
 #include "core/safetensors.h"
 #include "tests/examples/support.h"
 #include "tests/support/files.h"
+#include "tests/support/processes.h"
 
 namespace sg::test {
 namespace {
@@ -41,6 +43,37 @@ TEST(Linear, PrintsTenLossesThatFallAndAreEqualUnderEveryPlan) {
   EXPECT_EQ(losses("--ranks 4 --stage 3"), four);
   EXPECT_EQ(losses("--ranks 1 --accumulate 4"), four);
   EXPECT_EQ(losses("--ranks 2 --accumulate 2 --plan zero3"), four);
+}
+
+bool waits_for(const Process& process, const std::string& text) {
+  return eventually([&] { return process.out().find(text) != std::string::npos; }, 60);
+}
+
+TEST(Linear, StopSignalsEndItAfterAStep) {
+  for (const int number : {SIGINT, SIGTERM}) {
+    Process process("linear", "--ranks 2 --plan zero3 --threads 1 --steps 1000000000");
+    ASSERT_TRUE(waits_for(process, "loss"));
+    process.signal(number);
+    const Outcome outcome = process.wait();
+    EXPECT_EQ(outcome.status, 130) << outcome.err;
+    EXPECT_EQ(occurrences(outcome.out, "reduce_scatter"), 1) << "the report is missing";
+  }
+}
+
+TEST(Cifar, ASecondStopSignalEndsItAtOnce) {
+  // One step takes many seconds.
+  Process process("cifar", "--net vgg --batch-size 10000 --accumulate 100 --threads 1 --no-eval");
+  ASSERT_TRUE(waits_for(process, "\nddp\n"));
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  process.signal(SIGINT);
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  process.signal(SIGINT);
+  const auto start = std::chrono::steady_clock::now();
+  const Outcome outcome = process.wait();
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+  EXPECT_EQ(outcome.status, 128 + SIGINT) << outcome.err;
+  EXPECT_EQ(outcome.out.find("stopped by a signal"), std::string::npos) << "it finished the step";
+  EXPECT_LT(seconds.count(), 5);
 }
 
 TEST(Cifar, AllPlansAgreeAndTheTableSaysSo) {
@@ -271,10 +304,7 @@ TEST(Cifar, CtrlCEndsTheRunCleanly) {
       "cifar", fmt::format("--epochs 1000000 --ranks 2 --plan zero2 --threads 1 --log-interval 5 "
                            "--data {} --metrics {} --save-weights {}",
                            small_data(), metrics.string(), weights.string()));
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-  while (process.out().find("] loss:") == std::string::npos &&
-         std::chrono::steady_clock::now() < deadline)
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  ASSERT_TRUE(waits_for(process, "] loss:"));
   process.signal(SIGINT);
   const Outcome outcome = process.wait();
   EXPECT_EQ(outcome.status, 130) << outcome.out << outcome.err;
