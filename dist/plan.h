@@ -1,6 +1,6 @@
 // The table: a plan says, for parameter, gradient and optimizer state, the layout and tier at rest.
-// All collectives follow from it: a collective is the arrow between two cells. Nothing else in the
-// library knows a plan's name or a stage's number, so that a new plan is a row and no new code.
+// All collectives follow from it: a collective is the arrow between two cells. Nothing else decides
+// by a plan's name or a stage's number, so that a new plan is a row and no new code.
 //
 //   plan   source
 //   ddp    Li et al., "PyTorch distributed", VLDB 2020, section 3

@@ -1,13 +1,18 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds and runs the tests.
 #   bash tests/run.sh [preset] [ctest options]     preset: release (default), dev, asan or tsan
-# Tests on real data run where SHARDGRAD_DATA names the folder that holds cifar-10-batches-bin/.
+# Tests on real data run where SHARDGRAD_DATA names the folder that holds cifar-10-batches-bin/, or
+# data/ does, where data/download_cifar10.sh puts it.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 preset=release
 if [ $# -gt 0 ] && [ "${1#-}" = "$1" ]; then
   preset=$1
   shift
+fi
+
+if [ -z "${SHARDGRAD_DATA:-}" ] && [ -f "$root/data/cifar-10-batches-bin/test_batch.bin" ]; then
+  export SHARDGRAD_DATA=$root/data
 fi
 
 bash "$root/cmake/install-deps.sh"

@@ -1,7 +1,7 @@
 #include "examples/common/options.h"
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -56,9 +56,14 @@ void check_batch(TrainOptions& o, bool given) {
       o.batch_size, o.ranks, o.accumulate, sizes);
 }
 
-void check_plan(const TrainOptions& o, bool by_stage, Plans plans) {
+std::vector<std::string_view> plan_names() {
   std::vector<std::string_view> names;
   for (const dist::Plan& plan : dist::plans()) names.push_back(plan.name);
+  return names;
+}
+
+void check_plan(const TrainOptions& o, bool by_stage, Plans plans) {
+  std::vector<std::string_view> names = plan_names();
   const bool number = o.plan.size() == 1 && o.plan >= "0" && o.plan <= "3";
   SG_CHECK(number || !by_stage,
            "--stage {}: use DeepSpeed's number of the plan: 0 (ddp), 1, 2 or 3 (zero1 to zero3)",
@@ -112,7 +117,7 @@ void add_options(CLI::App& app, TrainOptions& o, Plans plans) {
   app.add_option("--ranks", o.ranks, "ranks, threads of this process (1)");
   auto* plan =
       app.add_option("--plan", o.plan,
-                     fmt::format("ddp, zero1, zero2, zero3{} (ddp)",
+                     fmt::format("{}{} (ddp)", fmt::join(plan_names(), ", "),
                                  plans == Plans::one ? "" : ", or all, one after the other"));
   auto* stage = app.add_option("--stage", o.plan, "the plan by DeepSpeed's number, 0 to 3");
   stage->excludes(plan);

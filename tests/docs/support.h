@@ -25,9 +25,9 @@ inline std::string read(const std::filesystem::path& path) {
 
 using test::lines_of;
 
-/// README.md and docs/*.md, relative to the root.
+/// README.md, SECURITY.md, bench/README.md and docs/*.md, relative to the root.
 inline std::vector<std::string> pages() {
-  std::vector<std::string> names{"README.md"};
+  std::vector<std::string> names{"README.md", "SECURITY.md", "bench/README.md"};
   for (const auto& entry : std::filesystem::directory_iterator(root() / "docs"))
     if (entry.path().extension() == ".md")
       names.push_back("docs/" + entry.path().filename().string());

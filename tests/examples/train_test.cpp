@@ -88,6 +88,9 @@ TEST(Cifar, AllPlansAgreeAndTheTableSaysSo) {
   EXPECT_EQ(occurrences(outcome.out, "reference +reference"), 1) << outcome.out;
   EXPECT_EQ(occurrences(outcome.out, "equal +equal"), 3) << outcome.out;
   EXPECT_EQ(occurrences(outcome.out, "DIFFER"), 0) << outcome.out;
+  // The last column: the time of a step, which only a measurement has.
+  EXPECT_EQ(occurrences(outcome.out, "\nplan .* ms/step\n"), 1) << outcome.out;
+  EXPECT_EQ(occurrences(outcome.out, "\n +measured .* [0-9]+\\.[0-9]{3}(?=\n)"), 4) << outcome.out;
   const MetricsFile file = read_metrics(metrics);
   EXPECT_EQ(file.plans(), (std::vector<std::string>{"ddp", "zero1", "zero2", "zero3"}));
   EXPECT_EQ(file.steps.size(), 12u);

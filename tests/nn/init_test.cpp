@@ -6,8 +6,10 @@
 #include <cmath>
 #include <vector>
 
+#include "nn/batch_norm.h"
 #include "nn/conv2d.h"
 #include "nn/embedding.h"
+#include "nn/layer_norm.h"
 #include "nn/linear.h"
 #include "tests/nn/support.h"
 
@@ -115,6 +117,18 @@ TEST(Init, DefaultsAreThoseOfPyTorch) {
   for (int i = 0; i < 200; ++i) EXPECT_EQ(rows[i] == 0, i / 40 == 2) << i;
   EXPECT_EQ(values_of(kaiming_uniform(std::sqrt(5.0)), {30, 50}),
             values_of(uniform(-1 / std::sqrt(50.0), 1 / std::sqrt(50.0)), {30, 50}));
+}
+
+TEST(Init, NormsBeginAsPlainNormalisation) {
+  const auto all = [](double value, std::size_t n) { return std::vector<double>(n, value); };
+  const LayerNorm layer(Shape{3, 5});
+  EXPECT_EQ(values_of(layer.weight), all(1, 15));
+  EXPECT_EQ(values_of(layer.bias), all(0, 15));
+  const BatchNorm2d batch(7);
+  EXPECT_EQ(values_of(batch.weight), all(1, 7));
+  EXPECT_EQ(values_of(batch.bias), all(0, 7));
+  test::expect_same_bits(batch.running_mean, Tensor::full({7}, 0));
+  test::expect_same_bits(batch.running_var, Tensor::full({7}, 1));
 }
 
 TEST(Init, ValuesDependOnSeedNameAndElementAlone) {
