@@ -46,10 +46,16 @@ TEST_P(Processes, AKillAtAnyMomentIsTheOneCauseAndNamedByEachSurvivor) {
     Launch launch(training(3, std::string("--executor ") + GetParam()));
     ASSERT_TRUE(launch.says("step ")) << launch.err();
     std::this_thread::sleep_for(std::chrono::microseconds(random() % 30'000));
+    const auto killed = std::chrono::steady_clock::now();
     ASSERT_EQ(::kill(pid_of(launch, 2), SIGKILL), 0);
+    const auto told = [&] {
+      for (const char* survivor : {"[rank0] ", "[rank1] "})
+        if (lines_with(launch.err(), survivor, "rank 2 lost in ") == 0) return false;
+      return true;
+    };
+    EXPECT_TRUE(launch.reads_until(told)) << launch.err();
+    EXPECT_LT(std::chrono::steady_clock::now() - killed, std::chrono::seconds(2)) << launch.err();
     EXPECT_EQ(launch.wait(), 137) << launch.err();
-    for (const char* survivor : {"[rank0] ", "[rank1] "})
-      EXPECT_GE(lines_with(launch.err(), survivor, "rank 2 lost in "), 1) << launch.err();
     const Words own = own_lines(launch);
     ASSERT_EQ(own.size(), 1u) << launch.err();
     EXPECT_TRUE(std::regex_match(

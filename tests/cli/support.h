@@ -65,6 +65,8 @@ class Launch {
       return found >= count;
     });
   }
+  /// Reads until f() holds of what was read.
+  bool reads_until(const std::function<bool()>& f) { return read_until(f); }
   /// Reads all, waits and returns the exit status; -1 past the deadline, 1000 + a signal that
   /// killed the launcher itself.
   int wait() {

@@ -2,6 +2,7 @@
 #include "dist/environment.h"
 
 #include <map>
+#include <set>
 
 #include "dist/comm/nccl.h"
 #include "tests/dist/support.h"
@@ -126,6 +127,33 @@ TEST(Environment, Srun) {
   EXPECT_EQ(first_host("a"), "a");
   EXPECT_EQ(first_host("n[3,5]"), "n3");
   EXPECT_EQ(first_host("n[3]"), "n3");
+}
+
+TEST(Environment, UnderSrunThePortIsOfTheJobsStep) {
+  const auto port_of = [](const Variables& more) {
+    return read(with({{"SLURM_PROCID", "0"},
+                      {"SLURM_STEP_NUM_TASKS", "4"},
+                      {"SLURM_LOCALID", "0"},
+                      {"SLURM_JOB_ID", "77"},
+                      {"SLURM_STEP_ID", "0"}},
+                     more))
+        ->port;
+  };
+  const int port = port_of({});
+  for (const char* rank : {"1", "2", "3"})
+    EXPECT_EQ(port_of({{"SLURM_PROCID", rank}, {"SLURM_LOCALID", rank}}), port) << rank;
+  // Below what the system hands out, and no two of some jobs and steps that may meet.
+  std::set<int> ports;
+  for (const char* job : {"77", "78", "770", "1000000"})
+    for (const char* step : {"0", "1", "2"}) {
+      const int p = port_of({{"SLURM_JOB_ID", job}, {"SLURM_STEP_ID", step}});
+      EXPECT_GE(p, 20'000);
+      EXPECT_LT(p, 30'000);
+      EXPECT_TRUE(ports.insert(p).second) << job << "." << step << " has the port of another";
+    }
+  EXPECT_TRUE(ports.contains(port));
+  EXPECT_EQ(port_of({{"MASTER_PORT", "29500"}}), 29500);
+  EXPECT_EQ(port_of({{"MASTER_PORT", "29500"}, {"SHARDGRAD_PORT", "4000"}}), 4000);
 }
 
 TEST(Environment, ErrorsNameTheVariable) {

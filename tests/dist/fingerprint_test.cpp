@@ -1,6 +1,8 @@
 // Ranks that run different programs, in what the headers of collectives do not show.
 #include "dist/fingerprint.h"
 
+#include <optional>
+
 #include "dist/arrows.h"
 #include "dist/engine.h"
 #include "nn/nn.h"
@@ -65,6 +67,60 @@ TEST_P(Fingerprint, TrainsWithTheBitsAndTrafficOfTraining) {
                  {.threads = 1, .seed = 3, .executor = GetParam()});
   }
   EXPECT_EQ(losses[0], losses[1]);
+}
+
+TEST_P(Fingerprint, AStepOfADebugEngineStopsRanksThatDiverged) {
+  // After backward each rank starts one more collective that nobody waits for; rank 1 takes another
+  // unit.
+  const auto errors_of_steps = [&](bool debug) {
+    LooseGroup group(2, GetParam());
+    return group.run([&](Comm& comm) {
+      const auto engine = initialize(nn::share(nn::Linear(6, 3)), optim::sgd({.lr = 0.1}),
+                                     {.plan = "zero2", .debug = debug});
+      const Var y = (*engine)(Tensor::full({2, 6}, comm.rank()));
+      engine->backward(nn::mse_loss(y, Tensor::zeros({2, 3})));
+      const Tensor shard = Tensor::zeros({64}), full = Tensor::zeros({128});
+      const UnitLabel unit = comm.rank() == 1 ? UnitLabel(8, "fc1") : UnitLabel(7, "conv2");
+      const auto started = start_all_gather(comm, unit, shard, full);
+      engine->step();
+      ADD_FAILURE() << "rank " << comm.rank() << " made its step";
+    });
+  };
+  const std::string zero = "all_gather of unit 7, conv2 (64 x f32, collective 2)",
+                    one = "all_gather of unit 8, fc1 (64 x f32, collective 2)",
+                    same = ": all ranks must run the same program";
+  const std::vector<std::string> by_header = {
+      "[all_gather] rank 0 is in " + zero + ", rank 1 in " + one + same,
+      "[all_gather] rank 1 is in " + one + ", rank 0 in " + zero + same};
+  const std::string by_fingerprint = "[step] rank 1 is in " + one + ", rank 0 in " + zero + same;
+  EXPECT_EQ(errors_of_steps(false), by_header) << "which is read at the end of the step";
+  const std::vector<std::string> errors = errors_of_steps(true);
+  for (std::size_t r = 0; r < 2; ++r) {
+    // A comm thread may come to the header before the step comes to the fingerprints.
+    if (GetParam() == Executor::thread && errors[r] == by_header[r]) continue;
+    EXPECT_EQ(errors[r], by_fingerprint) << r;
+  }
+}
+
+TEST(Debug, IsReadFromTheEnvironment) {
+  const auto with = [](const char* text) {
+    if (text == nullptr)
+      ::unsetenv("SHARDGRAD_DEBUG");
+    else
+      ::setenv("SHARDGRAD_DEBUG", text, 1);
+    const bool by_environment = debug_by_environment(), by_default = EngineOptions().debug;
+    EXPECT_EQ(by_environment, by_default);
+    return by_environment;
+  };
+  const char* const value = std::getenv("SHARDGRAD_DEBUG");
+  const std::optional<std::string> before =
+      value != nullptr ? std::optional<std::string>(value) : std::nullopt;
+  EXPECT_FALSE(with(nullptr));
+  EXPECT_FALSE(with(""));
+  EXPECT_FALSE(with("0"));
+  EXPECT_TRUE(with("1"));
+  EXPECT_TRUE(with("yes"));
+  with(before ? before->c_str() : nullptr);
 }
 
 TEST(Deadline, IsReadFromTheEnvironment) {

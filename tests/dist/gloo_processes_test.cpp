@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -207,6 +208,61 @@ TEST_F(GlooProcesses, JobsOfOnePortDoNotTouchEachOthersFiles) {
   EXPECT_EQ(TokenFile("one", port).read(milliseconds(100)).token, "a") << "not its own";
   first.reset();
   EXPECT_TRUE(no_file());
+}
+
+TEST_F(GlooProcesses, TheFileIsForThisUserAlone) {
+  const mode_t before = ::umask(0);
+  TokenFile file("", port);
+  file.write({1, "secret"});
+  ::umask(before);
+  struct stat status {};
+  ASSERT_EQ(::lstat(file.path().c_str(), &status), 0);
+  EXPECT_EQ(status.st_mode, S_IFREG | 0600u);
+  EXPECT_EQ(status.st_uid, ::getuid());
+  EXPECT_EQ(test::read_file(file.path()), "1 secret\n");
+}
+
+TEST_F(GlooProcesses, AFileThatOthersCanReadIsRefused) {
+  for (const mode_t mode : {0644u, 0640u, 0620u, 0601u}) {
+    SCOPED_TRACE(mode);
+    TokenFile writer("", port), reader("", port);
+    test::write_file(writer.path(), "1 planted\n");
+    ASSERT_EQ(::chmod(writer.path().c_str(), mode), 0);
+    const std::string refused = fmt::format(
+        "[launch] {} belongs to somebody else or can be read by others; remove it, or set "
+        "SHARDGRAD_TOKEN",
+        writer.path());
+    EXPECT_EQ(error_of([&] { writer.write({2, "secret"}); }), refused);
+    EXPECT_EQ(error_of([&] { reader.read(milliseconds(200)); }), refused);
+    EXPECT_EQ(test::read_file(writer.path()), "1 planted\n") << "no secret for others to read";
+    fs::remove(writer.path());
+  }
+}
+
+TEST_F(GlooProcesses, ALinkInItsPlaceIsNotFollowed) {
+  const test::TemporaryFolder elsewhere;
+  for (const bool dangling : {false, true}) {
+    SCOPED_TRACE(dangling);
+    TokenFile writer("", port), reader("", port);
+    const std::string target = elsewhere / "target";
+    if (!dangling) {
+      test::write_file(target, "1 planted\n");
+      fs::permissions(target, fs::perms::owner_read | fs::perms::owner_write);
+    }
+    fs::create_symlink(target, writer.path());
+    EXPECT_EQ(error_of([&] {
+                writer.write({2, "secret"});
+              }),
+              fmt::format("[launch] cannot write the job's token to {}: Too many levels of "
+                          "symbolic links; set SHARDGRAD_TOKEN",
+                          writer.path()));
+    EXPECT_HAS(error_of([&] { reader.read(milliseconds(200)); }),
+               "rank 0 did not write the job's token to ");
+    EXPECT_EQ(fs::exists(target), !dangling);
+    EXPECT_EQ(test::read_file(target), dangling ? "" : "1 planted\n");
+    fs::remove(writer.path());
+    fs::remove(target);
+  }
 }
 
 TEST_F(GlooProcesses, TheMissingRankIsNamedAtTheDeadline) {
