@@ -52,7 +52,11 @@ if(SHARDGRAD_CCACHE AND NOT DEFINED CMAKE_CXX_COMPILER_LAUNCHER)
   mark_as_advanced(SHARDGRAD_CCACHE_PROGRAM)
   if(SHARDGRAD_CCACHE_PROGRAM)
     # It caches what was compiled with a precompiled header only when told so.
+    set(sloppiness pch_defines,time_macros)
+    if(NOT "$ENV{CCACHE_SLOPPINESS}" STREQUAL "")
+      string(APPEND sloppiness ",$ENV{CCACHE_SLOPPINESS}")
+    endif()
     set(CMAKE_CXX_COMPILER_LAUNCHER "${CMAKE_COMMAND}" -E env
-        CCACHE_SLOPPINESS=pch_defines,time_macros "${SHARDGRAD_CCACHE_PROGRAM}")
+        "CCACHE_SLOPPINESS=${sloppiness}" "${SHARDGRAD_CCACHE_PROGRAM}")
   endif()
 endif()

@@ -61,7 +61,7 @@ bool train(const examples::TrainOptions& options, const Rank& rank) {
 
   const dist::Report report = engine->report();  // memory and traffic, predicted and measured
   if (rank.index == 0) fmt::print("\n{}", report.text());
-  return !engine->stop_requested();
+  return engine->steps() == *options.steps;
 }
 
 int main(int argc, char** argv) {

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 
 #include <charconv>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -43,7 +44,18 @@ bool kill_marked(std::string_view variable) {
   return found;
 }
 
+// The guardian of a launcher above must not take this one for what it guards: it would die before
+// it has done its work.
+void hide_from_others() {
+  for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry)
+    if (std::string_view(*entry).starts_with("SHARDGRAD_RUN="))
+      std::memset(*entry, 0, std::strlen(*entry));
+}
+
 [[noreturn]] void guard(const Pipe& pipe, const std::string& mark) {
+  hide_from_others();
+  // Who reads the launcher's output is not to wait for this.
+  for (const int standard : {0, 1, 2}) ::close(standard);
   ::setsid();  // not in the launcher's group, which may be killed as a whole
   ::prctl(PR_SET_NAME, "shardgrad-guard");
   sigset_t all;
@@ -62,11 +74,13 @@ bool kill_marked(std::string_view variable) {
     }
   }
   for (const pid_t left : groups) ::kill(-left, SIGKILL);
-  // What a killed one was about to start, or has not died yet, is found by the next look.
-  constexpr int kLooks = 50;
-  for (int look = 0; !groups.empty() && look < kLooks && kill_marked("SHARDGRAD_RUN=" + mark);
-       ++look)
+  // What has not died yet, or was about to start another, is found by the next look; one that is
+  // starting a program shows no environment for a moment, so a single empty look proves nothing.
+  constexpr int kLooks = 50, kEmptyLooks = 3;
+  for (int look = 0, empty = 0; !groups.empty() && look < kLooks && empty < kEmptyLooks; ++look) {
+    empty = kill_marked("SHARDGRAD_RUN=" + mark) ? 0 : empty + 1;
     ::usleep(20'000);
+  }
   ::_exit(0);
 }
 

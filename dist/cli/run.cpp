@@ -60,7 +60,8 @@ int run(const RunOptions& options) {
     start_all(options, inherited, guardian.mark(), restarts, children, output, blame);
     blame.all_started();
     Outcome outcome = Group(options, children, output, signals, blame).wait();
-    for (const pid_t pid : children.sweep())
+    const std::vector<pid_t> undead = children.sweep();
+    for (const pid_t pid : undead)
       output.say(
           fmt::format("shardgrad run: process {} did not end within 5 s of SIGKILL and is "
                       "left behind (`cat /proc/{}/stack` may say in what)",
@@ -71,7 +72,8 @@ int run(const RunOptions& options) {
     const std::string cause =
         describe(*outcome.cause, options, output.last_error_line(outcome.cause->local_rank));
     const bool stopped = outcome.stopped || signals.take_stop();
-    if (stopped || restarts == options.max_restarts) {
+    // One that is left behind may hold a GPU, or the store's port.
+    if (stopped || !undead.empty() || restarts == options.max_restarts) {
       output.say("shardgrad run: " + cause);
       output.finish(signals.stop_fd());
       return outcome.status;

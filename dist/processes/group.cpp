@@ -109,9 +109,12 @@ void ProcessGroup::join(const std::string& configuration) {
   };
   std::optional<Reminder> reminder;
   if (e.rank > 0)
-    reminder.emplace(kReminder, [&e](milliseconds waited) {
-      say_error("[launch] rank {} waits for rank 0, which holds the store at {}, port {} ({} s)\n",
-                e.rank, e.address, e.port, waited.count() / 1000);
+    reminder.emplace(kReminder, [&](milliseconds waited) {
+      const std::string where =
+          file != nullptr ? "writes to " + file->path() + " where the store is"
+                          : fmt::format("holds the store at {}, port {}", e.address, e.port);
+      say_error("[launch] rank {} waits for rank 0, which {} ({} s)\n", e.rank, where,
+                waited.count() / 1000);
     });
   milliseconds search = file != nullptr && e.rank > 0 ? kFirstSearch : left();
   for (;; search = std::min(2 * search, kLongestSearch)) {

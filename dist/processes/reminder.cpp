@@ -12,7 +12,9 @@ Reminder::Reminder(milliseconds interval, std::function<void(milliseconds)> remi
         std::unique_lock lock(mutex_);
         for (milliseconds waited = interval;; waited += interval) {
           if (changed_.wait_until(lock, start + waited, [this] { return done_; })) return;
+          lock.unlock();  // standard error may be blocked; the end is not to wait for it longer
           remind(waited);
+          lock.lock();
         }
       })) {}
 

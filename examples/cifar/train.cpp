@@ -122,7 +122,7 @@ void train_rank(const Run& run, const Rank& rank, Result& result) {
              engine->loss(), engine->steps());
   }
 
-  const bool interrupted = engine->stop_requested();
+  const bool interrupted = engine->steps() < total;
   dist::Report report = engine->report();
   const std::uint64_t weights = digest_of_weights(*engine);
   if (run.save_weights) engine->save_weights(o.save_weights);

@@ -26,7 +26,8 @@ TEST(Environment, OfAProcess) {
   options.node_rank = 1;
   options.master_addr = "node0";
   options.log_dir = "logs";
-  const Job job{.mark = "of this launch", .port = 4242, .token = "secret", .restart_count = 3, .cores = 9};
+  const Job job{
+      .mark = "of this launch", .port = 4242, .token = "secret", .restart_count = 3, .cores = 9};
   const Words inherited{"PATH=/bin", "RANK=99",           "CUDA_VISIBLE_DEVICES=3,1",
                         "RANKS=x",   "SHARDGRAD_PORT=17", "SHARDGRAD_STORE_FD=9"};
   auto map = as_map(child_environment(inherited, options, job, 2, std::nullopt));

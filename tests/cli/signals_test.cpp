@@ -129,6 +129,21 @@ TEST(LauncherKilled, NoDescendantInAGroupOrSessionOfItsOwnStays) {
   EXPECT_EQ(launch.wait(), 1000 + SIGKILL);  // and its pipes are closed: nobody holds them
 }
 
+TEST(LauncherKilled, NothingOfALauncherBelowItStays) {
+  Launch launch(
+      {"--nproc-per-node", "1", SG_BINARY_DIR "/shardgrad", "run", "--nproc-per-node", "2", "sh",
+       "-c",
+       "setsid sh -c 'echo pid $$; sleep 60; true' & sh -c 'echo pid $$; sleep 60; true' & "
+       "echo pid $$; wait"});
+  ASSERT_TRUE(launch.says("pid", 6));
+  const std::set<pid_t> pids = pids_in(launch.out());
+  ASSERT_EQ(pids.size(), 6u) << launch.out();
+  launch.signal(SIGKILL);
+  for (const pid_t pid : pids)
+    EXPECT_TRUE(eventually([&] { return !alive(pid); }, 5)) << pid << " outlived the launchers";
+  EXPECT_EQ(launch.wait(), 1000 + SIGKILL);
+}
+
 TEST(StopSignals, OneThatCannotDieIsNamedAndLeft) {
   // The end of a process that another one traces is shown to its parent only when the tracer has
   // seen it: to the launcher that is one which SIGKILL does not end.
