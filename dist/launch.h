@@ -59,7 +59,8 @@ std::string dump_history(const Comm& comm);
 
 /// Asks the training loops of this process to finish their step and end. Set by SIGINT and SIGTERM
 /// after install_stop_signals(); a second signal, a tenth of a second later or more, ends the
-/// process at once.
+/// process at once. The handlers run on a thread of their own; the calling thread, and those that
+/// it starts later, block both signals.
 void install_stop_signals();
 bool stop_signalled();
 

@@ -40,7 +40,7 @@ std::string describe(const Cause& cause, const RunOptions& options, const std::s
 
 Outcome Group::wait() {
   while (!children_.all_ended()) serve_once();
-  if (cause_ && stop_ == 0) find_first_cause();
+  if (cause_) find_first_cause();
   Outcome outcome{.cause = cause_, .status = 0, .stopped = stop_ != 0};
   const auto& all = children_.all();
   if (cause_) {
@@ -126,7 +126,13 @@ void Group::find_first_cause() {
   const int rank = options_.rank(cause_->local_rank), first = blame_.first_cause(rank);
   if (first == rank) return;
   const int local_rank = first - options_.rank(0);
-  if (local_rank < 0 || local_rank >= options_.processes) {
+  const bool here = local_rank >= 0 && local_rank < options_.processes;
+  if (stop_ != 0) {
+    // A rank that missed one which the stop signal ended has not failed.
+    if (here && !failed(children_.all()[static_cast<std::size_t>(local_rank)])) cause_.reset();
+    return;
+  }
+  if (!here) {
     cause_->because_of = first;
     return;
   }

@@ -88,6 +88,17 @@ TEST(StopSignals, ASecondOneKillsAtOnce) {
   EXPECT_EQ(own_lines(launch), Words{}) << launch.err();
 }
 
+TEST(StopSignals, APeerOfOneThatTheyEndedIsNoCause) {
+  Launch launch(
+      shell({"--nproc-per-node", "2"},
+            "if [ $RANK = 1 ]; then trap 'echo 1 0 >&$SHARDGRAD_FAILURE_FD; exit 1' TERM; "
+            "echo ready; while :; do sleep 0.02; done; fi; echo ready; exec sleep 60"));
+  ASSERT_TRUE(launch.says("ready", 2));
+  launch.signal(SIGTERM);
+  EXPECT_EQ(launch.wait(), 143) << launch.err();
+  EXPECT_EQ(own_lines(launch), Words{}) << launch.err();
+}
+
 TEST(StopSignals, AtRandomMomentsOfTheStart) {
   for (int microseconds = 0; microseconds < 20'000; microseconds += 1'300) {
     Launch launch(shell({"--nproc-per-node", "2"}, "echo pid $$; exec sleep 60"));

@@ -28,6 +28,7 @@ class Process {
   std::string out() const;
   std::string err() const;
   void signal(int number) const;
+  int pid() const { return pid_; }
   /// Waits for its end; kills it, and the test fails, if it hangs.
   Outcome wait();
 

@@ -76,6 +76,29 @@ TEST(Cifar, ASecondStopSignalEndsItAtOnce) {
   EXPECT_LT(seconds.count(), 5);
 }
 
+// A handler on a thread that is in a matrix product of oneDNN's may damage its values.
+TEST(Cifar, NoThreadThatComputesTakesStopSignals) {
+  for (const char* ranks : {"--ranks 1 --threads 2", "--ranks 2 --threads 1"}) {
+    Process process("cifar", fmt::format("--epochs 1000000 --log-interval 5 --data {} {}",
+                                         small_data(), ranks));
+    ASSERT_TRUE(waits_for(process, "] loss:"));
+    int takers = 0, threads = 0;
+    for (const auto& task : fs::directory_iterator(fmt::format("/proc/{}/task", process.pid()))) {
+      const std::string status = read_file(task.path() / "status");
+      const std::size_t at = status.find("SigBlk:\t");
+      ASSERT_NE(at, std::string::npos);
+      const std::uint64_t blocked = std::stoull(status.substr(at + 8, 16), nullptr, 16);
+      ++threads;
+      for (const int number : {SIGINT, SIGTERM})
+        takers += (blocked >> (number - 1) & 1) == 0 ? 1 : 0;
+    }
+    EXPECT_GE(threads, 3);
+    EXPECT_EQ(takers, 2) << "one thread takes both signals";
+    process.signal(SIGTERM);
+    EXPECT_EQ(process.wait().status, 130);
+  }
+}
+
 TEST(Cifar, AllPlansAgreeAndTheTableSaysSo) {
   const fs::path metrics = scratch("metrics.jsonl");
   const Outcome outcome =
