@@ -9,6 +9,9 @@ int device_count() { return 0; }
 std::string why_none() { return "this build has no CUDA (configure with SHARDGRAD_CUDA=ON)"; }
 void* allocate(Device device, std::size_t) { fail("[device] {}: {}", name_of(device), why_none()); }
 void free(Memory&, void*) noexcept {}
+void store(Device device, void*, std::span<const std::byte>) {
+  fail("[device] {}: {}", name_of(device), why_none());
+}
 void synchronize(Device device) { fail("[device] {}: {}", name_of(device), why_none()); }
 MemoryInfo memory_info(Device device) { fail("[device] {}: {}", name_of(device), why_none()); }
 

@@ -18,16 +18,15 @@ Tensor dropout(const Tensor& x, double p, const DropoutKey& key) {
   SG_CHECK(is_floating(x.dtype()), "[dropout] needs a floating dtype, got {}; cast it first",
            describe(x));
   if (p == 1) return mul(x, 0.0);
-  const std::uint64_t stream =
-      mix_keys(mix_keys(key.seed, key.site), static_cast<std::uint64_t>(key.state.step));
+  const std::uint64_t site = mix_keys(key.seed, key.site);
   const double threshold = std::min(p * 4294967296.0, 4294967295.0);
-  const kernels::DropoutMask mask{stream, static_cast<std::uint32_t>(threshold), 1.0 / (1.0 - p)};
+  kernels::DropoutMask mask{site, static_cast<std::uint32_t>(threshold), 1.0 / (1.0 - p)};
   if (SG_CUDA && x.is_cuda()) {
     const Tensor y = Tensor::empty_like(x);
-    if (x.numel() > 0)
-      cuda::dropout(x, static_cast<std::uint64_t>(key.state.first_sample), mask, y);
+    if (x.numel() > 0) cuda::dropout(x, key.state, mask, y);
     return y;
   }
+  mask.key = mix_keys(site, static_cast<std::uint64_t>(key.state.step));
   // Elements are numbered in row-major order whatever the strides: a mask of its own where those
   // differ.
   if (!x.is_contiguous() || (x.dtype() != DType::f32 && x.dtype() != DType::f64)) {

@@ -12,16 +12,9 @@
 
 #include "core/device.h"
 #include "core/memory.h"
+#include "core/step_state.h"
 
 namespace sg {
-
-/// Values that change each step and that kernels read, in one place (so that a captured step can be
-/// replayed).
-struct StepState {
-  std::int64_t step = 0;  ///< optimizer steps finished; keys the random numbers of a forward
-  std::int64_t first_sample =
-      0;  ///< position in the global batch of the first sample of this micro-batch
-};
 
 struct Rank {
   Rank();

@@ -51,7 +51,7 @@ constexpr std::uint64_t name_key(std::string_view name) {
 }
 
 /// Mixes two keys into one (the finaliser of splitmix64).
-constexpr std::uint64_t mix_keys(std::uint64_t a, std::uint64_t b) {
+SG_HD constexpr std::uint64_t mix_keys(std::uint64_t a, std::uint64_t b) {
   std::uint64_t z = a + 0x9e3779b97f4a7c15ull * (b + 1);
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
   z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;

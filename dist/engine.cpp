@@ -119,12 +119,25 @@ void Engine::allocate(Unit& unit) {
   const Scoped kind(rank.kind, Kind::optimizer);
   for (int i = 0; i < optimizer_->state_slots(); ++i)
     unit.states.push_back(Tensor::zeros({updated}, unit.dtype));
+  std::vector<optim::Section> sections;
   for (Segment& segment : unit.segments) {
     segment.group = static_cast<int>(options_.groups.size());
     for (int g = segment.group - 1; g >= 0; --g)
       if (options_.groups[static_cast<std::size_t>(g)].matches(segment.name(), segment.shape()))
         segment.group = g;
+    const std::int64_t from = std::max(segment.offset, unit.update_begin);
+    const std::int64_t to = std::min(segment.offset + segment.length, unit.update_end);
+    if (from < to)
+      sections.push_back(
+          {from - unit.update_begin, to - from, hypers_[static_cast<std::size_t>(segment.group)]});
   }
+  unit.update.emplace(optimizer_, part(unit.rest, unit), unit.states, std::move(sections));
+}
+
+// What this rank updates of a flat tensor, which holds the whole unit or that part of it.
+Tensor Engine::part(const Tensor& flat, const Unit& unit) {
+  const std::int64_t begin = flat.numel() == unit.padded ? unit.update_begin : 0;
+  return flat.slice(0, begin, unit.update_end - unit.update_begin);
 }
 
 double Engine::learning_rate() const {

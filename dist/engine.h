@@ -18,6 +18,7 @@
 #include "dist/fingerprint.h"
 #include "dist/formula.h"
 #include "dist/grad_sink.h"
+#include "dist/micro_batch.h"
 #include "dist/plan.h"
 #include "dist/prefetch.h"
 #include "dist/sharded_source.h"
@@ -46,6 +47,7 @@ struct EngineOptions {
   bool grad_norm = false;  ///< compute the norm each step even if nothing is clipped
   optim::Schedule schedule = {};
   std::vector<Group> groups = {};
+  bool graphs = true;    ///< capture and replay steps as CUDA graphs where that is safe
   bool prefetch = true;  ///< gather the next unit while this one is used (zero3)
   std::int64_t unit_elements =
       0;  ///< units are merged up to this size; 0: a twentieth of the model
@@ -77,13 +79,20 @@ class Engine {
   /// Backward of one micro-batch's mean loss. Gradients and losses are averaged over the N x A
   /// micro-batches of the step, each with the same weight however many samples it has.
   void backward(const Var& loss);
+  /// Both in one call, which a GPU takes as one launch where it can; see dist/micro_batch.h. The
+  /// engine must outlive it.
+  MicroBatch micro_batch(Function loss);
+  /// Why micro_batch() is not captured as a CUDA graph; empty if it is.
+  std::string why_no_graphs() const;
   /// After the A-th backward: reduces, clips, updates; true then. Before it does nothing, as in
   /// DeepSpeed.
   bool step();
 
   // ---- of the last finished step; the same on every rank
-  /// Mean loss over the whole batch, micro-batch losses folded in slice order.
-  double loss() const { return loss_; }
+  /// Mean loss over the whole batch, micro-batch losses folded in slice order. One rank on a GPU
+  /// waits here for the step, and throws what its kernels have found wrong: nothing has been
+  /// updated since then.
+  double loss() const;
   /// Global 2-norm of the mean gradients before clipping; nothing unless clip_norm or grad_norm
   /// asked for it.
   std::optional<double> grad_norm() const { return grad_norm_; }
@@ -125,14 +134,23 @@ class Engine {
   std::int64_t parameter_count() const;
 
  private:
+  friend class MicroBatch;
   void allocate(Unit& unit);
   Var pass(const Function& fn, std::span<const Var> inputs, const std::vector<int>& order);
+  void enter_micro_batch(std::span<const Var> inputs);
+  void check_backward() const;
+  void begin_backward();
+  void backward_pass(const Var& loss);
+  void end_backward(const Tensor& loss);
+  void replay(const cuda::Graph& graph, std::span<const Var> inputs, const Tensor& loss,
+              const Tensor& state);
   void release();
   void check_whole(const char* where) const;
   std::vector<int> agreed(const std::vector<int>& order);
   void reduce();
   void exchange_scalars(optim::StepValues& values);
-  void update(Unit& unit, const optim::StepValues& values);
+  static Tensor part(const Tensor& flat, const Unit& unit);
+  void update(const optim::StepValues& values);
   void publish();
   bool wants_norm() const { return options_.grad_norm || options_.clip_norm > 0; }
   Prediction predict() const;
@@ -156,8 +174,11 @@ class Engine {
 
   int micro_ = 0;  // micro-batches whose backward is done in this step
   std::int64_t steps_ = 0;
-  std::vector<double> losses_;  // of this rank's micro-batches
-  double loss_ = 0;
+  std::vector<Tensor> losses_;  // of this rank's micro-batches
+  // Of the last step; while `unread_` has losses, `loss_` is not known yet.
+  mutable std::vector<Tensor> unread_;
+  mutable double loss_ = 0;
+  std::shared_ptr<const cuda::Graph> update_graph_;
   std::optional<double> grad_norm_;
   std::shared_ptr<Ledger> account_ =
       std::make_shared<Ledger>();  // the engine's own bytes and traffic

@@ -2,7 +2,9 @@
 // to those that keep it.
 #include <bit>
 #include <cmath>
+#include <utility>
 
+#include "core/cuda/graph.h"
 #include "core/fault.h"
 #include "core/ops.h"
 #include "dist/arrows.h"
@@ -12,12 +14,9 @@
 namespace sg::dist {
 namespace {
 
-// Elements [begin, end) of a unit within one of its flat tensors, which holds the whole unit or
-// starts at `held`.
-Tensor part(const Tensor& flat, const Unit& unit, std::int64_t held, std::int64_t begin,
-            std::int64_t end) {
-  const std::int64_t origin = flat.numel() == unit.padded ? 0 : held;
-  return flat.slice(0, begin - origin, end - begin);
+// This rank's shard of a flat tensor, which holds the whole unit or that shard.
+Tensor own_shard(const Tensor& flat, const Unit& unit, const Comm& comm) {
+  return flat.numel() == unit.padded ? shard_of(flat, comm.rank(), comm.size()) : flat;
 }
 
 // What tests of a failure ask for: of the first gradient that a rank holds, a rank above 0 owns
@@ -55,8 +54,7 @@ bool Engine::step() {
   values.lr_factor = options_.schedule.factor(values.step);
   exchange_scalars(values);
   comm_.quiesce();  // peers have read this rank's parameters, which change now
-  for (auto& unit : units_)
-    if (unit->trainable) update(*unit, values);
+  update(values);
   publish();
   ++steps_;
   micro_ = 0;
@@ -88,17 +86,21 @@ void Engine::reduce() {
 // bits.
 void Engine::exchange_scalars(optim::StepValues& values) {
   const bool norm = wants_norm();
+  unread_.clear();
+  if (comm_.size() == 1 && !norm) {  // nobody waits for a value
+    unread_ = std::exchange(losses_, {});
+    stop_requested_ = stop_wanted_;
+    grad_norm_.reset();
+    return;
+  }
   std::vector<std::uint64_t> mine;
-  for (const double loss : losses_) mine.push_back(std::bit_cast<std::uint64_t>(loss));
+  for (const Tensor& loss : losses_) mine.push_back(std::bit_cast<std::uint64_t>(loss.item()));
   mine.push_back(stop_wanted_ ? 1 : 0);
   if (norm) {
     ExactSum squares;
     for (auto& unit : units_) {
       if (!unit->trainable) continue;
-      const std::int64_t shard = unit->padded / comm_.size();
-      const std::int64_t begin = comm_.rank() * shard;
-      optim::add_squares(part(unit->accumulated, *unit, begin, begin, begin + shard),
-                         values.grad_divisor, squares);
+      optim::add_squares(own_shard(unit->accumulated, *unit, comm_), values.grad_divisor, squares);
     }
     mine.insert(mine.end(), squares.words().begin(), squares.words().end());
   }
@@ -122,20 +124,38 @@ void Engine::exchange_scalars(optim::StepValues& values) {
     values.clip_scale = optim::clip_coefficient(*grad_norm_, options_.clip_norm);
 }
 
-void Engine::update(Unit& unit, const optim::StepValues& values) {
-  const std::int64_t held = unit.update_begin;
-  for (const Segment& segment : unit.segments) {
-    const std::int64_t begin = std::max(segment.offset, unit.update_begin);
-    const std::int64_t end = std::min(segment.offset + segment.length, unit.update_end);
-    if (begin >= end) continue;
-    std::vector<Tensor> states;
-    for (const Tensor& state : unit.states) states.push_back(part(state, unit, held, begin, end));
-    optimizer_->update(part(unit.rest, unit, held, begin, end),
-                       part(unit.accumulated, unit, held, begin, end), states,
-                       hypers_[static_cast<std::size_t>(segment.group)], values);
+double Engine::loss() const {
+  if (unread_.empty()) return loss_;
+  double sum = 0;
+  for (const Tensor& loss : std::exchange(unread_, {})) sum += loss.item();
+  return loss_ = sum / options_.accumulate;
+}
+
+void Engine::update(const optim::StepValues& values) {
+  const auto for_each_trained = [&](auto&& f) {
+    for (auto& unit : units_)
+      if (unit->trainable) f(*unit);
+  };
+  for_each_trained([&](Unit& unit) { unit.update->set(values); });
+  const auto run = [&] {
+    for_each_trained([](Unit& unit) { unit.update->run(part(unit.accumulated, unit)); });
+  };
+  // All units are one launch: the first step loads the kernels, the second captures them.
+  const Device device = units_.front()->rest.device();
+  if (SG_CUDA && options_.graphs && device.is_cuda() && steps_ > 0) {
+    if (update_graph_ == nullptr) {
+      cuda::Capture capture(device);
+      run();
+      update_graph_ = capture.end();
+    }
+    update_graph_->launch();
+  } else {
+    run();
   }
-  ++unit.version;
-  unit.rest.storage()->bump_version();
+  for_each_trained([](Unit& unit) {
+    ++unit.version;
+    unit.rest.storage()->bump_version();
+  });
 }
 
 // state -> param: where everybody keeps the whole parameter, the owners' slices go to everybody, in

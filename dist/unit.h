@@ -20,6 +20,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,7 @@
 #include "dist/comm/comm.h"
 #include "dist/plan.h"
 #include "nn/module.h"
+#include "optim/update.h"
 
 namespace sg::dist {
 
@@ -89,6 +91,7 @@ struct Unit : UnitLayout {
 
   /// The part of the unit that this rank updates: [begin, end) in elements.
   std::int64_t update_begin = 0, update_end = 0;
+  std::optional<optim::Update> update;
 
   // Gradients under way, see grad_sink.h.
   Tensor partial;

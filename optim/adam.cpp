@@ -3,7 +3,6 @@
 #include <cmath>
 
 #include "core/check.h"
-#include "optim/cuda/update.h"
 #include "optim/spans.h"
 
 namespace sg::optim {
@@ -16,6 +15,14 @@ class Adam final : public TypedOptimizer<Adam> {
                        {"exp_avg", "exp_avg_sq"}, defaults),
         decoupled_(decoupled) {
     check(defaults);
+  }
+  kernels::Rule rule() const override { return kernels::Rule::adam; }
+  void coefficients(DType dtype, const Hyper& hyper, const StepValues& values,
+                    std::vector<std::byte>& to) const override {
+    if (dtype == DType::f64)
+      append_bytes(coefficients_of<double>(hyper, values), to);
+    else
+      append_bytes(coefficients_of<float>(hyper, values), to);
   }
 
  protected:
@@ -30,28 +37,29 @@ class Adam final : public TypedOptimizer<Adam> {
  private:
   friend TypedOptimizer<Adam>;
   template <class T>
-  void apply(std::span<T> param, std::span<const T> grad, States<T> state, const Hyper& hyper,
-             const StepValues& values, Device device) const {
+  kernels::AdamCoefficients<T> coefficients_of(const Hyper& hyper, const StepValues& values) const {
     // Corrections in double, on the caller's thread: 1 - beta2^step loses half of a float's digits
     // in step 1.
     const double step = static_cast<double>(values.step);
     const double correction1 = 1 - std::pow(hyper.beta1, step);
     const double correction2 = 1 - std::pow(hyper.beta2, step);
     const double lr = hyper.lr * values.lr_factor;
-    const kernels::AdamCoefficients<T> c{
-        .scale = gradient_scale<T>(values.grad_divisor, values.clip_scale),
-        .step_size = static_cast<T>(lr / correction1),
-        .decay = static_cast<T>(decoupled_ ? 1 - lr * hyper.weight_decay : 1),
-        .l2 = static_cast<T>(decoupled_ ? 0 : hyper.weight_decay),
-        .beta1 = static_cast<T>(hyper.beta1),
-        .rest1 = static_cast<T>(1 - hyper.beta1),
-        .beta2 = static_cast<T>(hyper.beta2),
-        .rest2 = static_cast<T>(1 - hyper.beta2),
-        .root_scale = static_cast<T>(1 / std::sqrt(correction2)),
-        .eps = static_cast<T>(hyper.eps)};
+    return {.scale = gradient_scale<T>(values.grad_divisor, values.clip_scale),
+            .step_size = static_cast<T>(lr / correction1),
+            .decay = static_cast<T>(decoupled_ ? 1 - lr * hyper.weight_decay : 1),
+            .l2 = static_cast<T>(decoupled_ ? 0 : hyper.weight_decay),
+            .beta1 = static_cast<T>(hyper.beta1),
+            .rest1 = static_cast<T>(1 - hyper.beta1),
+            .beta2 = static_cast<T>(hyper.beta2),
+            .rest2 = static_cast<T>(1 - hyper.beta2),
+            .root_scale = static_cast<T>(1 / std::sqrt(correction2)),
+            .eps = static_cast<T>(hyper.eps)};
+  }
+  template <class T>
+  void apply(std::span<T> param, std::span<const T> grad, States<T> state, const Hyper& hyper,
+             const StepValues& values) const {
+    const kernels::AdamCoefficients<T> c = coefficients_of<T>(hyper, values);
     T *m = state[0].data(), *v = state[1].data();
-    if (SG_CUDA && device.is_cuda())
-      return cuda::adam(name(), device, param.data(), grad.data(), m, v, std::ssize(param), c);
     for_each_part(std::ssize(param), [&](std::int64_t begin, std::int64_t end) {
       update_loops<T>().adam(param.data() + begin, grad.data() + begin, m + begin, v + begin,
                              end - begin, c);

@@ -53,11 +53,7 @@ class Elementwise final : public TypedOptimizer<Elementwise<Rule>> {
   // the gradient.
   template <class T>
   void apply(std::span<T> param, std::span<const T> grad, States<T> state, const Hyper& hyper,
-             const StepValues& values, Device device) const {
-    SG_CHECK(!device.is_cuda(),
-             "[{}] its rule is compiled for the CPU alone; on {} use one of the library's "
-             "optimizers",
-             this->name(), name_of(device));
+             const StepValues& values) const {
     const auto rule = Rule::template rule<T>(hyper, values);
     using F = decltype(rule);
     if constexpr (std::is_invocable_v<F, T&, T>)

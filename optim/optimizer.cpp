@@ -75,29 +75,20 @@ Hyper Optimizer::group(const GroupOptions& options) const {
 }
 
 void Optimizer::update(std::span<float> param, std::span<const float> grad, States<float> state,
-                       const Hyper& hyper, const StepValues& values, Device device) const {
+                       const Hyper& hyper, const StepValues& values) const {
   check_spans(*this, param, grad, state, values);
-  if (!values.skip && !param.empty()) run(param, grad, state, hyper, values, device);
+  if (!values.skip && !param.empty()) run(param, grad, state, hyper, values);
 }
 
 void Optimizer::update(std::span<double> param, std::span<const double> grad, States<double> state,
-                       const Hyper& hyper, const StepValues& values, Device device) const {
+                       const Hyper& hyper, const StepValues& values) const {
   check_spans(*this, param, grad, state, values);
-  if (!values.skip && !param.empty()) run(param, grad, state, hyper, values, device);
+  if (!values.skip && !param.empty()) run(param, grad, state, hyper, values);
 }
 
-void Optimizer::update(const Tensor& param, const Tensor& grad, std::span<const Tensor> states,
-                       const Hyper& hyper, const StepValues& values) const {
-  const auto run = [&]<class T>(Type<T>) {
-    std::vector<std::span<T>> state;
-    for (const Tensor& s : states) state.push_back(span_of<T>(s));
-    update(span_of<T>(param), std::span<const T>(span_of<T>(grad)), state, hyper, values,
-           param.device());
-  };
-  if (param.dtype() == DType::f64)
-    run(Type<double>{});
-  else
-    run(Type<float>{});
+void Optimizer::coefficients(DType, const Hyper&, const StepValues&,
+                             std::vector<std::byte>&) const {
+  fail("[{}] has no kernel for a GPU", name_);
 }
 
 }  // namespace sg::optim

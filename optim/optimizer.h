@@ -3,6 +3,7 @@
 // and checkpoints need no more than this.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "core/tensor.h"
+#include "optim/kernels/update.h"
 
 namespace sg::optim {
 
@@ -67,16 +69,19 @@ class Optimizer {
   /// optimizer has not.
   Hyper group(const GroupOptions& options) const;
 
-  /// Updates `param` and `state` in place, from summed gradients. All spans are of the same length,
-  /// and may be any part of a parameter: bits depend neither on the cut nor on the threads. Uses
-  /// the current rank's threads, or its GPU's stream where the spans are on `device`.
+  /// Updates `param` and `state` in place, from summed gradients, with the current rank's threads.
+  /// All spans are of the same length, and may be any part of a parameter: bits depend neither on
+  /// the cut nor on the threads. (Of tensors, on a GPU too: Update, optim/update.h.)
   void update(std::span<float> param, std::span<const float> grad, States<float> state,
-              const Hyper& hyper, const StepValues& values, Device device = kCpu) const;
-  void update(std::span<double> param, std::span<const double> grad, States<double> state,
-              const Hyper& hyper, const StepValues& values, Device device = kCpu) const;
-  /// The same for flat tensors, f32 or f64.
-  void update(const Tensor& param, const Tensor& grad, std::span<const Tensor> states,
               const Hyper& hyper, const StepValues& values) const;
+  void update(std::span<double> param, std::span<const double> grad, States<double> state,
+              const Hyper& hyper, const StepValues& values) const;
+
+  /// What a GPU needs of it: which of its kernels, and their coefficients.
+  virtual kernels::Rule rule() const { return kernels::Rule::none; }
+  /// Appends the coefficients of one group and step, in the element type `dtype` (f32 or f64).
+  virtual void coefficients(DType dtype, const Hyper& hyper, const StepValues& values,
+                            std::vector<std::byte>& to) const;
 
  protected:
   /// `name` is a string literal.
@@ -86,9 +91,9 @@ class Optimizer {
   virtual void check(const Hyper& hyper) const = 0;
   /// update() after its checks; the spans are not empty and the step is not skipped.
   virtual void run(std::span<float> param, std::span<const float> grad, States<float> state,
-                   const Hyper& hyper, const StepValues& values, Device device) const = 0;
+                   const Hyper& hyper, const StepValues& values) const = 0;
   virtual void run(std::span<double> param, std::span<const double> grad, States<double> state,
-                   const Hyper& hyper, const StepValues& values, Device device) const = 0;
+                   const Hyper& hyper, const StepValues& values) const = 0;
 
  private:
   const char* name_;

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "core/check.h"
-#include "optim/cuda/update.h"
 #include "optim/spans.h"
 
 namespace sg::optim {
@@ -17,6 +16,14 @@ class Sgd final : public TypedOptimizer<Sgd> {
                                               : std::vector<std::string>{},
                        defaults) {
     check(defaults);
+  }
+  kernels::Rule rule() const override { return kernels::Rule::sgd; }
+  void coefficients(DType dtype, const Hyper& hyper, const StepValues& values,
+                    std::vector<std::byte>& to) const override {
+    if (dtype == DType::f64)
+      append_bytes(coefficients_of<double>(hyper, values), to);
+    else
+      append_bytes(coefficients_of<float>(hyper, values), to);
   }
 
  protected:
@@ -36,20 +43,21 @@ class Sgd final : public TypedOptimizer<Sgd> {
  private:
   friend TypedOptimizer<Sgd>;
   template <class T>
-  void apply(std::span<T> param, std::span<const T> grad, States<T> state, const Hyper& hyper,
-             const StepValues& values, Device device) const {
+  kernels::SgdCoefficients<T> coefficients_of(const Hyper& hyper, const StepValues& values) const {
     const bool first = values.step == 1;
-    const kernels::SgdCoefficients<T> c{
-        .scale = gradient_scale<T>(values.grad_divisor, values.clip_scale),
-        .step_size = static_cast<T>(hyper.lr * values.lr_factor),
-        .l2 = static_cast<T>(hyper.weight_decay),
-        .momentum = static_cast<T>(hyper.momentum),
-        .keep = static_cast<T>(first ? 0 : hyper.momentum),
-        .take = static_cast<T>(first ? 1 : 1 - hyper.dampening),
-        .nesterov = hyper.nesterov};
+    return {.scale = gradient_scale<T>(values.grad_divisor, values.clip_scale),
+            .step_size = static_cast<T>(hyper.lr * values.lr_factor),
+            .l2 = static_cast<T>(hyper.weight_decay),
+            .momentum = static_cast<T>(hyper.momentum),
+            .keep = static_cast<T>(first ? 0 : hyper.momentum),
+            .take = static_cast<T>(first ? 1 : 1 - hyper.dampening),
+            .nesterov = hyper.nesterov};
+  }
+  template <class T>
+  void apply(std::span<T> param, std::span<const T> grad, States<T> state, const Hyper& hyper,
+             const StepValues& values) const {
+    const kernels::SgdCoefficients<T> c = coefficients_of<T>(hyper, values);
     T* buffer = hyper.momentum != 0 ? state[0].data() : nullptr;
-    if (SG_CUDA && device.is_cuda())
-      return cuda::sgd("sgd", device, param.data(), grad.data(), buffer, std::ssize(param), c);
     for_each_part(std::ssize(param), [&](std::int64_t begin, std::int64_t end) {
       update_loops<T>().sgd(param.data() + begin, grad.data() + begin,
                             buffer == nullptr ? nullptr : buffer + begin, end - begin, c);

@@ -27,6 +27,11 @@ SpanOptimizer::SpanOptimizer(OptimizerPtr optimizer, std::vector<Parameter> para
     for (int slot = 0; slot < optimizer_->state_slots(); ++slot)
       states.push_back(Tensor::zeros(p.value.shape(), p.value.dtype(), p.value.device()));
     steps_.push_back(0);
+    // Flat views: states and values have the parameter's shape.
+    std::vector<Tensor> flat;
+    for (const Tensor& state : states) flat.push_back(state.reshape({-1}));
+    updates_.emplace_back(optimizer_, p.value.reshape({-1}), std::move(flat),
+                          std::vector<Section>{{0, p.value.numel(), p.hyper}});
   }
 }
 
@@ -50,12 +55,8 @@ void SpanOptimizer::step(std::span<const Tensor> grads, StepValues values) {
     values.step = ++steps_[i];
     const Tensor& value = parameters_[i].value;
     if (value.is_meta()) continue;
-    const Tensor grad = grads[i].contiguous();
-    // Flat views: states and values have the parameter's shape.
-    std::vector<Tensor> states;
-    for (const Tensor& state : states_[i]) states.push_back(state.reshape({-1}));
-    optimizer_->update(value.reshape({-1}), grad.reshape({-1}), states, parameters_[i].hyper,
-                       values);
+    updates_[i].set(values);
+    updates_[i].run(grads[i].contiguous().reshape({-1}));
     value.storage()->bump_version();
   }
   ++current_rank().state.step;  // the next step's forward draws other random numbers

@@ -10,6 +10,7 @@
 
 #include "core/tensor.h"
 #include "optim/optimizer.h"
+#include "optim/update.h"
 
 namespace sg::optim {
 
@@ -51,6 +52,7 @@ class SpanOptimizer {
   OptimizerPtr optimizer_;
   std::vector<Parameter> parameters_;
   std::vector<std::vector<Tensor>> states_;  // [parameter][slot]
+  std::vector<Update> updates_;              // one a parameter
   std::vector<std::int64_t> steps_;
 };
 

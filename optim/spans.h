@@ -4,7 +4,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
+#include <type_traits>
+#include <vector>
 
 #include "core/parallel.h"
 #include "optim/kernels/update.h"
@@ -51,20 +54,28 @@ kernels::GradientScale<T> gradient_scale(double divisor, double clip = 1) {
 /// An optimizer whose update is one template for f32 and f64: Derived has, for T = float and
 /// double,
 ///   void apply(std::span<T> param, std::span<const T> grad, States<T> state, const Hyper& hyper,
-///              const StepValues& values, Device device) const
+///              const StepValues& values) const
 template <class Derived>
 class TypedOptimizer : public Optimizer {
  protected:
   using Optimizer::Optimizer;
   void run(std::span<float> param, std::span<const float> grad, States<float> state,
-           const Hyper& hyper, const StepValues& values, Device device) const final {
-    static_cast<const Derived*>(this)->apply(param, grad, state, hyper, values, device);
+           const Hyper& hyper, const StepValues& values) const final {
+    static_cast<const Derived*>(this)->apply(param, grad, state, hyper, values);
   }
   void run(std::span<double> param, std::span<const double> grad, States<double> state,
-           const Hyper& hyper, const StepValues& values, Device device) const final {
-    static_cast<const Derived*>(this)->apply(param, grad, state, hyper, values, device);
+           const Hyper& hyper, const StepValues& values) const final {
+    static_cast<const Derived*>(this)->apply(param, grad, state, hyper, values);
   }
 };
+
+/// Appends the bytes of `c`.
+template <class C>
+void append_bytes(const C& c, std::vector<std::byte>& to) {
+  static_assert(std::is_trivially_copyable_v<C>);
+  const auto* const from = reinterpret_cast<const std::byte*>(&c);
+  to.insert(to.end(), from, from + sizeof c);
+}
 
 template <class T>
 const kernels::UpdateLoops<T>& update_loops() {

@@ -16,6 +16,7 @@
 #include "core/cuda/cuda.h"
 #include "core/ops.h"
 #include "optim/adam.h"
+#include "optim/update.h"
 
 namespace sg {
 namespace {
@@ -52,9 +53,11 @@ nlohmann::json measure(int rounds) {
     const Tensor param = Tensor::full({n}, 0.1), grad = Tensor::full({n}, 0.01);
     const std::vector<Tensor> states{Tensor::zeros({n}), Tensor::zeros({n})};
     const auto adamw = optim::adamw();
+    optim::Update update(adamw, param, states, {{0, n, adamw->defaults()}});
     optim::StepValues values;
     const double seconds = median(rounds, 4, [&] {
-      adamw->update(param, grad, states, adamw->defaults(), values);
+      update.set(values);
+      update.run(grad);
       ++values.step;
     });
     result["adamw"] = {{"seconds", seconds}, {"bytes", 28 * n}, {"parameters", n}};

@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <memory>
+#include <vector>
 
 #include "core/check.h"
 #include "core/cuda/cuda.h"
 #include "core/cuda/found.h"
+#include "core/cuda/kernels.h"
 
 namespace sg::cuda {
 namespace {
@@ -102,16 +105,65 @@ void* Context::allocate(std::size_t bytes) {
         current_rank().index, bytes, device_, info.free, info.total, info.pool_reserved);
   }
   check(status, "memory", "cudaMallocAsync");
+  if (capturing_) captured_.insert(data);
+  lost_.erase(data);  // the address is used anew
   return data;
 }
 
 void Context::free(void* data) noexcept {
+  // A graph may free what it allocates, and nothing else.
+  if (capturing_ && captured_.erase(data) == 0) return freed_later_.push_back(data);
+  if (lost_.erase(data) != 0) return;
   // A failure here follows one that has been, or will be, thrown by the call that it concerns.
   if (tls_device != device_ && cudaSetDevice(device_) == cudaSuccess) tls_device = device_;
   if (cudaFreeAsync(data, compute_) != cudaSuccess) cudaGetLastError();
 }
 
+void Context::begin_capture() {
+  use();
+  check(cudaStreamBeginCapture(compute_, cudaStreamCaptureModeThreadLocal), "graph",
+        "cudaStreamBeginCapture");
+  capturing_ = true;
+}
+
+cudaGraph_t Context::end_capture() {
+  cudaGraph_t graph = nullptr;
+  const std::size_t kept = captured_.size();
+  const cudaError_t status = cudaStreamEndCapture(compute_, &graph);
+  capturing_ = false;
+  lost_.merge(captured_);
+  captured_.clear();
+  for (void* data : std::exchange(freed_later_, {})) free(data);
+  check(status, "graph", "cudaStreamEndCapture");
+  if (kept == 0) return graph;
+  cudaGraphDestroy(graph);
+  fail(
+      "[graph] {} tensors that were made while a step was captured as a CUDA graph outlive it, and "
+      "every replay would overwrite them; keep none, or switch graphs off (graphs = false)",
+      kept);
+}
+
+void Context::drop_capture() noexcept {
+  cudaGraph_t graph = nullptr;
+  cudaStreamEndCapture(compute_, &graph);
+  if (graph != nullptr) cudaGraphDestroy(graph);
+  capturing_ = false;
+  lost_.merge(captured_);
+  captured_.clear();
+  for (void* data : std::exchange(freed_later_, {})) free(data);
+  cudaGetLastError();  // what broke the capture has been thrown where it happened
+}
+
+void Context::check_not_capturing(std::string_view op) const {
+  SG_CHECK(!capturing_,
+           "[{}] values move between the GPU and main memory while a step is captured as a CUDA "
+           "graph, which a replay would not repeat; take it out of the captured function, or "
+           "switch graphs off (graphs = false)",
+           op);
+}
+
 void Context::synchronize(std::string_view op) {
+  check_not_capturing(op);
   std::int64_t found[4] = {};
   // (Also what another error of the device follows from.)
   const auto checked = [&](cudaError_t status, std::string_view call) {
@@ -144,7 +196,17 @@ Launch on(const char* op, Device device) {
   return {op, c.compute(), c.processors()};
 }
 
+const std::int64_t* found(Device device) { return context(device).found(); }
+
 void* allocate(Device device, std::size_t bytes) { return context(device).allocate(bytes); }
+void store(Device device, void* to, std::span<const std::byte> bytes) {
+  std::vector<std::uint32_t> words(bytes.size() / sizeof(std::uint32_t));
+  SG_CHECK(bytes.size_bytes() == words.size() * sizeof(std::uint32_t),
+           "[store] {} bytes are no multiple of 4", bytes.size());
+  std::memcpy(words.data(), bytes.data(), bytes.size());
+  store(on("store", device), to, words.data(), std::ssize(words));
+}
+
 void free(Memory& memory, void* data) noexcept { memory.cuda->free(data); }
 
 int device_count() {

@@ -7,8 +7,10 @@
 
 #include <cstddef>
 #include <memory>
+#include <set>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "core/cuda/lanes.h"
 #include "core/cuda/launch.h"
@@ -47,6 +49,13 @@ class Context {
   void* allocate(std::size_t bytes);
   void free(void* data) noexcept;
 
+  // For Capture, graph.h.
+  void begin_capture();
+  cudaGraph_t end_capture();
+  void drop_capture() noexcept;
+  /// Throws while a graph is captured: what `op` is about to do would not be replayed.
+  void check_not_capturing(std::string_view op) const;
+
   /// Waits for everything queued, then throws what a kernel has found wrong (an index outside its
   /// range, say), or what the rank's collectives were given up for.
   void synchronize(std::string_view op);
@@ -72,6 +81,10 @@ class Context {
   std::int64_t* found_ = nullptr;
   std::shared_ptr<Blas> blas_;
   std::weak_ptr<const Collectives> collectives_;
+  bool capturing_ = false;
+  std::set<void*> captured_;        // allocated since the capture began
+  std::set<void*> lost_;            // of those, what is still held although its graph is gone
+  std::vector<void*> freed_later_;  // memory from before that was freed since
 };
 
 /// The current rank's, on the device of its tensors; made at first use. Makes it the thread's
@@ -79,5 +92,7 @@ class Context {
 Context& context(Device device);
 /// For the launch of a kernel of `op` on the compute stream.
 Launch on(const char* op, Device device);
+/// Context::found() of the current rank's.
+const std::int64_t* found(Device device);
 
 }  // namespace sg::cuda

@@ -32,7 +32,36 @@ struct Fill {
   }
 };
 
+// Words that come with the launch itself.
+struct Store {
+  static constexpr std::int64_t kWords = 128;
+  std::uint32_t words[kWords];
+  std::uint32_t* to;
+  SG_HD void operator()(std::int64_t i) const { to[i] = words[i]; }
+};
+
+// Keeps its stream busy; the stand-in's streams have delays of their own.
+struct Delay {
+  std::int64_t microseconds;
+  SG_HD void operator()(std::int64_t) const {
+#if defined(__CUDA_ARCH__)
+    for (std::int64_t i = 0; i < microseconds; ++i) __nanosleep(1000);
+#endif
+  }
+};
+
 }  // namespace
+
+void delay(const Launch& on, std::int64_t microseconds) { for_each(on, 1, Delay{microseconds}); }
+
+void store(const Launch& on, void* to, const std::uint32_t* words, std::int64_t n) {
+  for (std::int64_t done = 0; done < n; done += Store::kWords) {
+    Store part{{}, static_cast<std::uint32_t*>(to) + done};
+    const std::int64_t count = std::min(n - done, Store::kWords);
+    std::copy_n(words + done, count, part.words);
+    for_each(on, count, part);
+  }
+}
 
 void copy_strided(const Launch& on, DType to, DType from, std::int64_t n, const Walk<2>& walk,
                   const void* input, void* output) {

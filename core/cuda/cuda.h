@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "core/device.h"
@@ -25,6 +26,10 @@ std::string why_none();
 void* allocate(Device device, std::size_t bytes);
 /// Given back, by whatever thread, to the rank that `memory` is of.
 void free(Memory& memory, void* data) noexcept;
+
+/// Writes a few words to the device in the order of the compute stream, without waiting for it and
+/// whatever becomes of the host's: what changes from step to step. A multiple of 4 bytes.
+void store(Device device, void* to, std::span<const std::byte> bytes);
 
 /// Waits until everything that the current rank has queued on `device` is done. Errors: what went
 /// wrong there.

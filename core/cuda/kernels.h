@@ -27,6 +27,10 @@ void elementwise(const Launch& on, const Elementwise& op, DType dtype, std::int6
 /// output[i] = (cast) input[i] over a walk of (output, input).
 void copy_strided(const Launch& on, DType to, DType from, std::int64_t n, const Walk<2>& walk,
                   const void* input, void* output);
+/// Nothing, for about so long.
+void delay(const Launch& on, std::int64_t microseconds);
+/// to[i] = words[i]; what `words` points to may change at once.
+void store(const Launch& on, void* to, const std::uint32_t* words, std::int64_t n);
 /// output[i] = value
 void fill_strided(const Launch& on, DType dtype, std::int64_t n, const Walk<1>& walk, double value,
                   void* output);

@@ -30,6 +30,7 @@ bool same_block(const Tensor& a, const Tensor& b) {
 
 void copy_block(const Tensor& source, const Tensor& destination, cudaMemcpyKind kind,
                 Context& context) {
+  if (kind != cudaMemcpyDeviceToDevice) context.check_not_capturing("copy");
   check(cudaMemcpyAsync(destination.raw_data(), source.raw_data(), bytes_of(source), kind,
                         context.compute()),
         "copy", "cudaMemcpyAsync");

@@ -65,8 +65,8 @@ void loss_total(const LossRows& rows, const Tensor& each, bool mean, const Tenso
 void cross_entropy_grad(const LossRows& rows, const Tensor& grad, bool mean,
                         const Tensor& grad_logits);
 
-/// `first_sample` is the number of x's first sample in the global batch.
-void dropout(const Tensor& x, std::uint64_t first_sample, const kernels::DropoutMask& mask,
+/// The mask's key is that of its site: the kernel mixes the step into it.
+void dropout(const Tensor& x, const StepState& state, const kernels::DropoutMask& mask,
              const Tensor& y);
 
 // ---- ops_matmul.cpp

@@ -166,15 +166,15 @@ void cross_entropy_grad(const LossRows& rows, const Tensor& grad, bool mean,
   cross_entropy_grad(launch, c, scale.bytes.raw_data(), 0, grad_logits.raw_data());
 }
 
-void dropout(const Tensor& x, std::uint64_t first_sample, const kernels::DropoutMask& mask,
+void dropout(const Tensor& x, const StepState& state, const kernels::DropoutMask& mask,
              const Tensor& y) {
   const Launch launch = on("dropout", x.device());
   const std::int64_t samples = x.dim_count() > 0 ? x.shape()[0] : 1, n = x.numel() / samples;
   if (x.is_contiguous())
-    return dropout(launch, x.dtype(), samples, n, first_sample, mask, x.raw_data(), y.raw_data());
+    return dropout(launch, x.dtype(), samples, n, state, mask, x.raw_data(), y.raw_data());
   const Tensor numbers(x.storage(), 0, x.shape(), contiguous_strides(x.shape()), x.dtype());
   const Tensor* others[] = {&x, &numbers};
-  dropout_strided(launch, x.dtype(), x.numel(), n, first_sample, mask, make_walk<3>(y, others),
+  dropout_strided(launch, x.dtype(), x.numel(), n, state, mask, make_walk<3>(y, others),
                   x.raw_data(), y.raw_data());
 }
 

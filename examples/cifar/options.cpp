@@ -1,7 +1,7 @@
 #include "examples/cifar/options.h"
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include <algorithm>
 #include <filesystem>
@@ -161,7 +161,11 @@ std::string settings_text(const Options& o, const dist::Job& job, const data::Sp
           if_set(o.clip_norm > 0, fmt::format("gradient norm at most {}", o.clip_norm)),
           if_set(o.schedule != "constant", o.schedule),
           if_set(o.warmup_steps > 0, fmt::format("{} steps of warm-up", o.warmup_steps))));
-  if (o.device != "cpu") row("device", o.device);
+  if (o.device != "cpu")
+    row("device", fmt::format("{}; CUDA graphs: {}", o.device,
+                              !o.graphs      ? "none"
+                              : o.ranks == 1 ? "micro-batches and updates"
+                                             : "updates (several ranks wait for each other)"));
   row("threads",
       fmt::format("{} a rank{}, instruction set {}", o.threads,
                   if_set(!SG_OPENMP && o.threads > 1, "one core does the work of all (no OpenMP)"),

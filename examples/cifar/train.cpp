@@ -107,12 +107,15 @@ void train_rank(const Run& run, const Rank& rank, Result& result) {
   if (!o.init.empty()) engine->load_weights(o.init);
   data::Loader loader(run.data.train, loader_options(o));
   Log log(run, total, loader.steps_per_epoch(), rank.index == 0);
+  dist::MicroBatch micro_batch = engine->micro_batch([&engine](std::span<const Var> x) {
+    return cross_entropy(engine->module()(x[0]), x[1].value());
+  });
 
   while (engine->steps() < total && !engine->stop_requested()) {
     const Clock::time_point start = Clock::now();
     for (int a = 0; a < o.accumulate; ++a) {
       const data::Batch& batch = loader.next();
-      engine->backward(cross_entropy((*engine)(batch.images), batch.labels));
+      micro_batch({batch.images, batch.labels});
     }
     if (dist::stop_signalled()) engine->request_stop();
     engine->step();

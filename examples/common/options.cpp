@@ -140,6 +140,9 @@ void add_options(CLI::App& app, TrainOptions& o, Plans plans) {
   app.add_flag_callback(
       "--no-prefetch", [&o] { o.prefetch = false; },
       "zero3: gather each unit only when it is used");
+  app.add_flag_callback(
+      "--no-graphs", [&o] { o.graphs = false; },
+      "cuda: launch every kernel by itself, capture nothing as a CUDA graph");
 }
 
 void parse(CLI::App& app, TrainOptions& options, int argc, char** argv, Plans plans) {
@@ -194,6 +197,7 @@ dist::EngineOptions engine_options(const TrainOptions& o, std::string_view plan)
   return {.plan = std::string(plan),
           .accumulate = o.accumulate,
           .clip_norm = o.clip_norm,
+          .graphs = o.graphs,
           .prefetch = o.prefetch};
 }
 

@@ -57,7 +57,7 @@ struct TrainOptions {
   double clip_norm = 0;
   std::string executor = "auto";
   std::string device = {};  ///< "cpu" or "cuda"; cuda where there is one unless given
-  bool prefetch = true;
+  bool prefetch = true, graphs = true;
   std::string command_line = {};  ///< the same in every process of a job
   bool speaks = true;             ///< false in the processes of ranks above 0, which print nothing
 

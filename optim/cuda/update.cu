@@ -4,8 +4,10 @@
 #include "optim/kernels/rules.h"
 
 namespace sg::cuda {
-Launch on(const char* op, Device device);  // core/cuda/context.h, which device code cannot include
-}
+// Of core/cuda/context.h, which device code cannot include.
+Launch on(const char* op, Device device);
+const std::int64_t* found(Device device);
+}  // namespace sg::cuda
 
 namespace sg::optim::cuda {
 namespace {
@@ -15,71 +17,143 @@ using kernels::GradientScale;
 using kernels::Momentum;
 using kernels::SgdCoefficients;
 using sg::cuda::for_each;
-using sg::cuda::Pack;
 
-// How many elements from the front are taken by packs: all spans must begin at 16 bytes.
-template <class T, class... P>
-std::int64_t packed(std::int64_t n, const P*... spans) {
-  const bool aligned = ((reinterpret_cast<std::uintptr_t>(spans) % 16 == 0) && ...);
-  return aligned ? n / Pack<T>::kCount : 0;
-}
+// Neighbouring values of type T, read and written at once. 16 bytes of the compute type.
+template <class T, int kCount>
+struct alignas(sizeof(T) * kCount) Few {
+  T values[kCount];
+};
 
-template <class T>
-SG_HD Pack<T>& pack(T* p, std::int64_t i) {
-  return reinterpret_cast<Pack<T>*>(p)[i];
-}
-template <class T>
-SG_HD const Pack<T>& pack(const T* p, std::int64_t i) {
-  return reinterpret_cast<const Pack<T>*>(p)[i];
-}
+struct AdamRule {
+  static constexpr int kStates = 2;
+  template <class T>
+  using Coefficients = AdamCoefficients<T>;
+  template <class T>
+  SG_HD static void apply(T& p, T g, T* states, const AdamCoefficients<T>& c) {
+    if (c.scale.divide)
+      kernels::adam_rule<true>(p, g, states[0], states[1], c);
+    else
+      kernels::adam_rule<false>(p, g, states[0], states[1], c);
+  }
+};
 
 template <bool kDivide, class T>
-struct Adam {
-  T* param;
-  const T* grad;
-  T *m, *v;
-  std::int64_t packs;
-  AdamCoefficients<T> c;
-  SG_HD void operator()(std::int64_t i) const {
-    constexpr int kCount = Pack<T>::kCount;
-    if (i >= packs) {
-      const std::int64_t at = packs * kCount + (i - packs);
-      return kernels::adam_rule<kDivide>(param[at], grad[at], m[at], v[at], c);
-    }
-    Pack<T> p = pack(param, i), a = pack(m, i), b = pack(v, i);
-    const Pack<T> g = pack(grad, i);
-    for (int k = 0; k < kCount; ++k)
-      kernels::adam_rule<kDivide>(p.values[k], g.values[k], a.values[k], b.values[k], c);
-    pack(param, i) = p;
-    pack(m, i) = a;
-    pack(v, i) = b;
+SG_HD void apply_sgd(T& p, T g, T& buffer, const SgdCoefficients<T>& c) {
+  if (c.momentum == T(0))
+    kernels::sgd_rule<kDivide, Momentum::none>(p, g, buffer, c);
+  else if (c.nesterov)
+    kernels::sgd_rule<kDivide, Momentum::nesterov>(p, g, buffer, c);
+  else
+    kernels::sgd_rule<kDivide, Momentum::classic>(p, g, buffer, c);
+}
+
+struct SgdRule {
+  static constexpr int kStates = 1;
+  template <class T>
+  using Coefficients = SgdCoefficients<T>;
+  template <class T>
+  SG_HD static void apply(T& p, T g, T* states, const SgdCoefficients<T>& c) {
+    if (c.scale.divide)
+      apply_sgd<true>(p, g, states[0], c);
+    else
+      apply_sgd<false>(p, g, states[0], c);
   }
 };
 
-template <bool kDivide, Momentum kMomentum, class T>
-struct Sgd {
-  T* param;
+// `kCount` neighbours to a thread: 16 bytes of the compute type where all spans allow it, else one.
+template <class Rule, class P, class T, int kCount>
+struct Update {
+  P* param;
   const T* grad;
-  T* buffer;
-  std::int64_t packs;
-  SgdCoefficients<T> c;
+  T* states[Rule::kStates];
+  std::int64_t n;
+  const Block* blocks;
+  const typename Rule::template Coefficients<T>* coefficients;
+  const std::int64_t* found;
+
   SG_HD void operator()(std::int64_t i) const {
-    constexpr int kCount = Pack<T>::kCount;
-    T unused = T(0);
-    if (i >= packs) {
-      const std::int64_t at = packs * kCount + (i - packs);
-      T& b = kMomentum == Momentum::none ? unused : buffer[at];
-      return kernels::sgd_rule<kDivide, kMomentum>(param[at], grad[at], b, c);
+    const std::int64_t first = i * kCount;
+    const Block block = blocks[first / Block::kElements];
+    const int begin = static_cast<int>(first % Block::kElements);
+    if (block.group == Block::kNobody || begin >= block.count || *found != 0) return;
+    const auto c = coefficients[block.group];
+    if (begin + kCount > block.count || first + kCount > n) {
+      for (int k = 0; k < kCount && begin + k < block.count && first + k < n; ++k)
+        one(first + k, c);
+      return;
     }
-    Pack<T> p = pack(param, i), b{};
-    if constexpr (kMomentum != Momentum::none) b = pack(buffer, i);
-    const Pack<T> g = pack(grad, i);
-    for (int k = 0; k < kCount; ++k)
-      kernels::sgd_rule<kDivide, kMomentum>(p.values[k], g.values[k], b.values[k], c);
-    pack(param, i) = p;
-    if constexpr (kMomentum != Momentum::none) pack(buffer, i) = b;
+    auto p = at(param, i);
+    const auto g = at(grad, i);
+    Few<T, kCount> s[Rule::kStates] = {};
+    for (int j = 0; j < Rule::kStates; ++j)
+      if (states[j] != nullptr) s[j] = at(states[j], i);
+    for (int k = 0; k < kCount; ++k) {
+      T value = static_cast<T>(p.values[k]), state[Rule::kStates];
+      for (int j = 0; j < Rule::kStates; ++j) state[j] = s[j].values[k];
+      Rule::apply(value, g.values[k], state, c);
+      p.values[k] = static_cast<P>(value);
+      for (int j = 0; j < Rule::kStates; ++j) s[j].values[k] = state[j];
+    }
+    at(param, i) = p;
+    for (int j = 0; j < Rule::kStates; ++j)
+      if (states[j] != nullptr) at(states[j], i) = s[j];
+  }
+
+ private:
+  template <class V>
+  SG_HD static auto& at(V* values, std::int64_t i) {
+    using Plain = std::remove_const_t<V>;
+    using Pack =
+        std::conditional_t<std::is_const_v<V>, const Few<Plain, kCount>, Few<Plain, kCount>>;
+    return reinterpret_cast<Pack*>(values)[i];
+  }
+  template <class C>
+  SG_HD void one(std::int64_t i, const C& c) const {
+    T value = static_cast<T>(param[i]), state[Rule::kStates] = {};
+    for (int j = 0; j < Rule::kStates; ++j)
+      if (states[j] != nullptr) state[j] = states[j][i];
+    Rule::apply(value, grad[i], state, c);
+    param[i] = static_cast<P>(value);
+    for (int j = 0; j < Rule::kStates; ++j)
+      if (states[j] != nullptr) states[j][i] = state[j];
   }
 };
+
+template <class Rule, class P, class T, int kCount>
+void run(const sg::cuda::Launch& on, const Span& span, const std::int64_t* found) {
+  Update<Rule, P, T, kCount> update{
+      static_cast<P*>(span.param),
+      static_cast<const T*>(span.grad),
+      {},
+      span.n,
+      span.blocks,
+      static_cast<const typename Rule::template Coefficients<T>*>(span.coefficients),
+      found};
+  for (int j = 0; j < Rule::kStates; ++j) update.states[j] = static_cast<T*>(span.states[j]);
+  for_each(on, (span.n + kCount - 1) / kCount, update);
+}
+
+template <class Rule, class P, class T>
+void choose_pack(const sg::cuda::Launch& on, const Span& span, const std::int64_t* found) {
+  constexpr int kCount = 16 / sizeof(T);
+  std::uintptr_t bits = reinterpret_cast<std::uintptr_t>(span.param) * (sizeof(T) / sizeof(P)) |
+                        reinterpret_cast<std::uintptr_t>(span.grad);
+  for (const void* state : span.states) bits |= reinterpret_cast<std::uintptr_t>(state);
+  if (bits % 16 == 0)
+    run<Rule, P, T, kCount>(on, span, found);
+  else
+    run<Rule, P, T, 1>(on, span, found);
+}
+
+template <class Rule>
+void choose_types(const sg::cuda::Launch& on, const Span& span, const std::int64_t* found) {
+  if (span.dtype == DType::f64)
+    choose_pack<Rule, double, double>(on, span, found);
+  else if (span.param_dtype == DType::bf16)
+    choose_pack<Rule, bf16, float>(on, span, found);
+  else
+    choose_pack<Rule, float, float>(on, span, found);
+}
 
 // A block of 64 to a thread, its eight lanes and their tree as on the CPU.
 template <bool kDivide, class T>
@@ -104,48 +178,15 @@ struct Squares {
   }
 };
 
-template <bool kDivide, Momentum kMomentum, class T>
-void run_sgd(const sg::cuda::Launch& on, T* param, const T* grad, T* buffer, std::int64_t n,
-             const SgdCoefficients<T>& c) {
-  const std::int64_t packs =
-      kMomentum == Momentum::none ? packed<T>(n, param, grad) : packed<T>(n, param, grad, buffer);
-  for_each(on, packs + (n - packs * Pack<T>::kCount),
-           Sgd<kDivide, kMomentum, T>{param, grad, buffer, packs, c});
-}
-
-template <bool kDivide, class T>
-void choose_sgd(const sg::cuda::Launch& on, T* param, const T* grad, T* buffer, std::int64_t n,
-                const SgdCoefficients<T>& c) {
-  if (buffer == nullptr)
-    run_sgd<kDivide, Momentum::none>(on, param, grad, buffer, n, c);
-  else if (c.nesterov)
-    run_sgd<kDivide, Momentum::nesterov>(on, param, grad, buffer, n, c);
-  else
-    run_sgd<kDivide, Momentum::classic>(on, param, grad, buffer, n, c);
-}
-
 }  // namespace
 
-template <class T>
-void sgd(const char* name, Device device, T* param, const T* grad, T* buffer, std::int64_t n,
-         const SgdCoefficients<T>& c) {
+void update(kernels::Rule rule, const char* name, Device device, const Span& span) {
   const sg::cuda::Launch launch = sg::cuda::on(name, device);
-  if (c.scale.divide)
-    choose_sgd<true>(launch, param, grad, buffer, n, c);
-  else
-    choose_sgd<false>(launch, param, grad, buffer, n, c);
-}
-
-template <class T>
-void adam(const char* name, Device device, T* param, const T* grad, T* m, T* v, std::int64_t n,
-          const AdamCoefficients<T>& c) {
-  const sg::cuda::Launch launch = sg::cuda::on(name, device);
-  const std::int64_t packs = packed<T>(n, param, grad, m, v);
-  const std::int64_t items = packs + (n - packs * Pack<T>::kCount);
-  if (c.scale.divide)
-    for_each(launch, items, Adam<true, T>{param, grad, m, v, packs, c});
-  else
-    for_each(launch, items, Adam<false, T>{param, grad, m, v, packs, c});
+  const std::int64_t* const found = sg::cuda::found(device);
+  if (rule == kernels::Rule::adam)
+    choose_types<AdamRule>(launch, span, found);
+  else if (rule == kernels::Rule::sgd)
+    choose_types<SgdRule>(launch, span, found);
 }
 
 template <class T>
@@ -159,14 +200,6 @@ void block_squares(const char* name, Device device, const T* grad, std::int64_t 
     for_each(launch, blocks, Squares<false, T>{grad, n, scale, sums});
 }
 
-template void sgd(const char*, Device, float*, const float*, float*, std::int64_t,
-                  const SgdCoefficients<float>&);
-template void sgd(const char*, Device, double*, const double*, double*, std::int64_t,
-                  const SgdCoefficients<double>&);
-template void adam(const char*, Device, float*, const float*, float*, float*, std::int64_t,
-                   const AdamCoefficients<float>&);
-template void adam(const char*, Device, double*, const double*, double*, double*, std::int64_t,
-                   const AdamCoefficients<double>&);
 template void block_squares(const char*, Device, const float*, std::int64_t,
                             const GradientScale<float>&, double*);
 template void block_squares(const char*, Device, const double*, std::int64_t,

@@ -9,6 +9,9 @@
 
 namespace sg::kernels {
 
+/// An optimizer's kernel on a GPU (optim/cuda/update.h); none: it has one for the CPU alone.
+enum class Rule { none, sgd, adam };
+
 /// What becomes of a summed gradient before it is used: the mean over `divisor` slices, times the
 /// clip coefficient.
 template <class T>

@@ -35,6 +35,9 @@ struct Training {
   optim::Schedule schedule = {};
   Backend backend = Backend::automatic;
   bool deterministic = true;
+  bool micro_batches = false;  ///< by Engine::micro_batch()
+  bool graphs = true;
+  bool grad_norm = true;
 };
 
 inline std::string to_string(const Training& t) {
@@ -85,13 +88,17 @@ struct Outcome {
   }
 };
 
-/// One step of the engine on this rank's micro-batches.
-inline void train_step(Engine& engine, const TestNet& net, const Training& t, std::int64_t step) {
+/// One step of the engine on this rank's micro-batches, by `micro_batch` unless it is null.
+inline void train_step(Engine& engine, const TestNet& net, const Training& t, std::int64_t step,
+                       MicroBatch* micro_batch = nullptr) {
   const Rank& rank = current_rank();
   for (int a = 0; a < t.accumulate; ++a) {
     const auto [x, target] =
         net.batch(step, (a * t.ranks + rank.index) * t.micro_batch, t.micro_batch, t.dtype);
-    engine.backward(mse_loss(engine(x), target));
+    if (micro_batch != nullptr)
+      (*micro_batch)({x, target});
+    else
+      engine.backward(mse_loss(engine(x), target));
     EXPECT_EQ(engine.step(), a + 1 == t.accumulate);
   }
 }
@@ -100,9 +107,10 @@ inline EngineOptions engine_options(const Training& t) {
   return {.plan = t.plan,
           .accumulate = t.accumulate,
           .clip_norm = t.clip_norm,
-          .grad_norm = true,
+          .grad_norm = t.grad_norm,
           .schedule = t.schedule,
           .groups = make_groups(t),
+          .graphs = t.graphs,
           .prefetch = t.prefetch,
           .unit_elements = t.unit_elements};
 }
@@ -122,10 +130,13 @@ inline Outcome train(const TestNet& net, const Training& t) {
                  const optim::OptimizerPtr optimizer = make_optimizer(t);
                  const auto engine = initialize(module, optimizer, engine_options(t));
                  Outcome& out = outcomes[static_cast<std::size_t>(rank.index)];
+                 MicroBatch micro_batch = engine->micro_batch([&engine](std::span<const Var> x) {
+                   return mse_loss(engine->module()(x[0]), x[1]);
+                 });
                  for (int step = 0; step < t.steps; ++step) {
-                   train_step(*engine, net, t, step);
+                   train_step(*engine, net, t, step, t.micro_batches ? &micro_batch : nullptr);
                    out.losses.push_back(engine->loss());
-                   out.norms.push_back(engine->grad_norm().value());
+                   if (t.grad_norm) out.norms.push_back(engine->grad_norm().value());
                  }
                  reports[static_cast<std::size_t>(rank.index)] = engine->report();
                  for (const nn::NamedParameter& p : module->named_parameters()) {

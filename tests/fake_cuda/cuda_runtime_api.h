@@ -27,6 +27,8 @@ enum cudaError_t {
   cudaErrorInvalidDevice = 101,
   cudaErrorNotReady = 600,
   cudaErrorStreamCaptureUnsupported = 900,
+  cudaErrorStreamCaptureUnjoined = 904,
+  cudaErrorStreamCaptureIsolation = 905,
 };
 enum cudaMemcpyKind {
   cudaMemcpyHostToHost,
@@ -56,9 +58,13 @@ struct cudaMemAccessDesc {
 struct FakeStream;
 struct FakeEvent;
 struct FakePool;
+struct FakeGraph;
 using cudaStream_t = FakeStream*;
 using cudaEvent_t = FakeEvent*;
 using cudaMemPool_t = FakePool*;
+using cudaGraph_t = FakeGraph*;
+using cudaGraphExec_t = FakeGraph*;
+enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
 
 inline constexpr unsigned cudaStreamNonBlocking = 1;
 inline constexpr unsigned cudaEventDisableTiming = 2;
@@ -97,12 +103,23 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
 cudaError_t cudaEventQuery(cudaEvent_t event);
 
+// Captured work is replayed as one piece, in the order in which it was captured.
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph,
+                                 unsigned long long flags);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable);
+
 namespace sg::cuda::fake {
 
 /// Queues work on a stream.
 void enqueue(cudaStream_t stream, std::function<void()> work);
 /// Whether streams are threads: else work runs as it is queued.
 bool threaded();
+/// Replays of graphs so far, of the process.
+long replays();
 /// From here on asking for events is an error, as if the device were lost.
 void fail_queries(bool fail);
 

@@ -11,6 +11,7 @@
 #include <random>
 #include <thread>
 #include <utility>
+#include <vector>
 
 namespace {
 
@@ -73,9 +74,23 @@ bool threaded() {
 
 using sg::cuda::fake::threaded;
 
+// Work of the streams that take part in a capture, in order, and the memory that it allocates. The
+// streams must have come back to the first one when it ends.
+struct FakeGraph {
+  std::vector<Work> works;
+  std::map<void*, bool> blocks;  // allocated by the graph: whether it frees them too
+  std::map<FakeStream*, std::size_t> queued, joined;
+  cudaError_t error = cudaSuccess;
+  FakeStream* origin = nullptr;
+  ~FakeGraph();
+};
+
 struct FakeEvent {
   std::mutex mutex;
   std::shared_ptr<Recording> recording;  // null: never recorded
+  FakeGraph* capture = nullptr;          // recorded in it, by that stream, after so much work
+  FakeStream* stream = nullptr;
+  std::size_t queued = 0;
   std::shared_ptr<Recording> last() {
     const std::lock_guard lock(mutex);
     return recording;
@@ -96,6 +111,10 @@ struct FakeStream {
     thread.join();
   }
   void enqueue(Work work) {
+    if (capture != nullptr) {
+      ++capture->queued[this];
+      return capture->works.push_back(std::move(work));
+    }
     if (!threaded()) {
       const std::lock_guard lock(mutex);
       return work();
@@ -128,6 +147,7 @@ struct FakeStream {
   std::deque<Work> queue;
   bool stop = false;
   std::thread thread;
+  FakeGraph* capture = nullptr;
 };
 
 namespace sg::cuda::fake {
@@ -159,6 +179,11 @@ namespace {
 std::atomic<bool> queries_fail{false};
 }
 void sg::cuda::fake::fail_queries(bool fail) { queries_fail = fail; }
+
+namespace {
+std::atomic<long> replay_count{0};
+}
+long sg::cuda::fake::replays() { return replay_count; }
 
 cudaError_t cudaGetDeviceCount(int* count) {
   // Only a test that asks for it gets the stand-in; programs must not take it for a GPU.
@@ -207,7 +232,16 @@ cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t, cudaMemPoolAttr, void* value)
 // filled with a pattern: nothing may count on zeros.
 namespace {
 constexpr std::size_t kHead = 256;
+
+void release(void* data) {
+  char* const block = static_cast<char*>(data) - kHead;
+  std::size_t bytes = 0;
+  std::memcpy(&bytes, block, sizeof bytes);
+  used_bytes -= bytes;
+  std::free(block);
 }
+}  // namespace
+
 cudaError_t cudaMallocAsync(void** data, std::size_t bytes, cudaStream_t stream) {
   if (bytes > kTotal - used_bytes.load()) return keep(cudaErrorMemoryAllocation);
   char* block = static_cast<char*>(std::aligned_alloc(kHead, kHead + (bytes + 255) / 256 * 256));
@@ -215,21 +249,31 @@ cudaError_t cudaMallocAsync(void** data, std::size_t bytes, cudaStream_t stream)
   std::memcpy(block, &bytes, sizeof bytes);
   used_bytes += bytes;
   *data = block + kHead;
+  if (stream->capture != nullptr) stream->capture->blocks[*data] = false;
   enqueue(stream, [to = block + kHead, bytes] { std::memset(to, 0xA5, bytes); });
   return cudaSuccess;
 }
 cudaError_t cudaFreeAsync(void* data, cudaStream_t stream) {
-  enqueue(stream, [block = static_cast<char*>(data) - kHead] {
+  if (FakeGraph* const graph = stream->capture) {
+    const auto block = graph->blocks.find(data);
+    if (block == graph->blocks.end() || block->second) return keep(cudaErrorInvalidValue);
+    block->second = true;
     std::size_t bytes = 0;
-    std::memcpy(&bytes, block, sizeof bytes);
-    used_bytes -= bytes;
-    std::free(block);
-  });
+    std::memcpy(&bytes, static_cast<char*>(data) - kHead, sizeof bytes);
+    enqueue(stream, [data, bytes] { std::memset(data, 0x5A, bytes); });  // until the graph ends
+    return cudaSuccess;
+  }
+  enqueue(stream, [data] { release(data); });
   return cudaSuccess;
+}
+FakeGraph::~FakeGraph() {
+  for (const auto& [data, freed] : blocks) release(data);
 }
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream) {
+  if (stream->capture != nullptr && kind != cudaMemcpyDeviceToDevice)
+    return keep(stream->capture->error = cudaErrorStreamCaptureUnsupported);
   enqueue(stream, [=] { std::memmove(to, from, bytes); });
   // Pageable memory: as on a card, the call returns when the CPU's side has been read or written.
   if (kind != cudaMemcpyDeviceToDevice) return cudaStreamSynchronize(stream);
@@ -249,12 +293,24 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  if (stream->capture != nullptr)
+    return keep(stream->capture->error = cudaErrorStreamCaptureUnsupported);
   const auto recording = std::make_shared<Recording>();
   enqueue(stream, [recording] { recording->finish(); });
   recording->wait();
   return cudaSuccess;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  if (event->capture != nullptr || stream->capture != nullptr) {
+    // A stream enters a capture by such a wait, and comes back by one of the first stream.
+    if (event->capture == nullptr ||
+        (stream->capture != nullptr && stream->capture != event->capture))
+      return keep(cudaErrorStreamCaptureIsolation);
+    stream->capture = event->capture;
+    stream->capture->queued[stream];  // it is part of it now
+    if (stream == event->capture->origin) event->capture->joined[event->stream] = event->queued;
+    return cudaSuccess;
+  }
   if (const auto recording = event->last()) enqueue(stream, [recording] { recording->wait(); });
   return cudaSuccess;
 }
@@ -268,6 +324,12 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
   return cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  event->capture = stream->capture;
+  if (stream->capture != nullptr) {
+    event->stream = stream;
+    event->queued = stream->capture->queued[stream];
+    return cudaSuccess;
+  }
   const auto recording = std::make_shared<Recording>();
   {
     const std::lock_guard lock(event->mutex);
@@ -277,13 +339,59 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   return cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  if (event->capture != nullptr) return keep(cudaErrorStreamCaptureUnsupported);
   if (const auto recording = event->last()) recording->wait();
   return cudaSuccess;
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   const auto recording = event->last();
+  if (event->capture != nullptr) return keep(cudaErrorStreamCaptureUnsupported);
   if (queries_fail) return keep(cudaErrorInvalidDevice);
   if (recording == nullptr) return cudaSuccess;
   const std::lock_guard lock(recording->mutex);
   return recording->done ? cudaSuccess : cudaErrorNotReady;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  if (stream->capture != nullptr) return keep(cudaErrorStreamCaptureUnsupported);
+  stream->capture = new FakeGraph;
+  stream->capture->origin = stream;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  FakeGraph* const captured = stream->capture;
+  if (captured == nullptr || captured->origin != stream) return keep(cudaErrorInvalidValue);
+  for (const auto& [other, count] : captured->queued) {
+    other->capture = nullptr;
+    if (other != stream && captured->joined[other] != count)
+      captured->error = cudaErrorStreamCaptureUnjoined;
+  }
+  stream->capture = nullptr;
+  const cudaError_t error = captured->error;
+  *graph = error == cudaSuccess ? captured : nullptr;
+  if (error != cudaSuccess) delete captured;
+  return keep(error);
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph,
+                                 unsigned long long) {
+  *executable = new FakeGraph(std::move(*graph));
+  graph->blocks.clear();
+  return cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
+  // Memory that the graph leaves behind could not be allocated a second time.
+  for (const auto& [data, freed] : executable->blocks)
+    if (!freed) return keep(cudaErrorInvalidValue);
+  ++replay_count;
+  enqueue(stream, [executable] {
+    for (const Work& work : executable->works) work();
+  });
+  return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
+  return cudaGraphDestroy(executable);
 }

@@ -1,6 +1,7 @@
 // Updates on a GPU have the bits of the CPU's.
 #include "core/cuda/cuda.h"
 
+#include "core/ops.h"
 #include "optim/clip.h"
 #include "optim/elementwise.h"
 #include "optim/span_optimizer.h"
@@ -25,6 +26,21 @@ Tensor noise(std::int64_t n, DType dtype, unsigned seed, bool positive = false) 
   return Tensor::from(values, {n}).to(kCpu).to(dtype);
 }
 
+void update(const OptimizerPtr& optimizer, const Tensor& param, const Tensor& grad,
+            const std::vector<Tensor>& states, const std::vector<Section>& sections,
+            const StepValues& values) {
+  Update step(optimizer, param, states, sections);
+  step.set(values);
+  step.run(grad);
+}
+
+// The whole span in one group, or three sections of two groups with gaps between them.
+std::vector<Section> sections_of(const Optimizer& optimizer, std::int64_t n, bool several) {
+  const Hyper& usual = optimizer.defaults();
+  if (!several) return {{0, n, usual}};
+  return {{0, 70, usual}, {128, 64, optimizer.group({.lr = 0.3})}, {320, n - 320, usual}};
+}
+
 void expect_same_on_gpu(const OptimizerPtr& optimizer, const StepValues& values) {
   for (const DType dtype : {DType::f32, DType::f64})
     for (const std::int64_t n : {1, 3, 64, 1000, 4099}) {
@@ -35,9 +51,9 @@ void expect_same_on_gpu(const OptimizerPtr& optimizer, const StepValues& values)
       const Tensor there = param.to(Device{DeviceType::cuda, 0});
       std::vector<Tensor> states_there;
       for (const Tensor& s : states) states_there.push_back(s.to(there.device()));
-      optimizer->update(there, grad.to(there.device()), states_there, optimizer->defaults(),
-                        values);
-      optimizer->update(param, grad, states, optimizer->defaults(), values);
+      const auto sections = sections_of(*optimizer, n, n >= 1000);
+      update(optimizer, there, grad.to(there.device()), states_there, sections, values);
+      update(optimizer, param, grad, states, sections, values);
       EXPECT_EQ(there.to_doubles(), param.to_doubles());
       for (std::size_t s = 0; s < states.size(); ++s)
         EXPECT_EQ(states_there[s].to_doubles(), states[s].to_doubles());
@@ -82,6 +98,43 @@ TEST_F(Gpu, PlainTrainingTakesParametersThere) {
   EXPECT_EQ(run(kGpu), run(kCpu));
 }
 
+TEST_F(Gpu, SpansThatBeginAnywhereAreUpdated) {
+  for (const std::int64_t begin : {1, 2, 3}) {
+    const auto run = [&](Device device) {
+      const Tensor whole = noise(300, DType::f32, 8).to(device), grad = noise(200, DType::f32, 9);
+      const std::vector<Tensor> states{noise(200, DType::f32, 10).to(device)};
+      const auto optimizer = sgd({.lr = 0.1, .momentum = 0.9});
+      update(optimizer, whole.slice(0, begin, 200), grad.to(device), states,
+             sections_of(*optimizer, 200, false), {.step = 2});
+      return whole.to_doubles();
+    };
+    EXPECT_EQ(run(kGpu), run(kCpu));
+  }
+}
+
+TEST_F(Gpu, NothingIsUpdatedAfterAnError) {
+  const Tensor w = noise(100, DType::f32, 11).to(kGpu), table = noise(12, DType::f32, 12);
+  const std::vector<double> before = w.to_doubles();
+  const Tensor indices = Tensor::from<std::int64_t>({7}, {1}).to(kGpu);
+  const Tensor row = ops::embedding(indices, table.reshape({4, 3}).to(kGpu));
+  const auto optimizer = sgd({.lr = 0.1});
+  update(optimizer, w, w, {}, sections_of(*optimizer, 100, false), {});
+  EXPECT_EQ(error_of([&] { w.to_doubles(); }),
+            "[embedding] index 7 at position 0 is outside [0, 4)");
+  EXPECT_EQ(w.to_doubles(), before);
+  update(optimizer, w, w, {}, sections_of(*optimizer, 100, false), {});
+  EXPECT_NE(w.to_doubles(), before);
+}
+
+TEST_F(Gpu, SectionsBeginAtBlocks) {
+  const Tensor w = noise(100, DType::f32, 13).to(kGpu);
+  const auto optimizer = sgd({.lr = 0.1});
+  EXPECT_EQ(error_of([&] {
+              Update(optimizer, w, {}, {{32, 64, optimizer->defaults()}});
+            }),
+            "[sgd] on a GPU sections begin at multiples of 64 elements, got 32");
+}
+
 struct Plain {
   static constexpr const char* name = "plain";
   static std::vector<std::string> hyper_names() { return {"lr"}; }
@@ -96,7 +149,9 @@ struct Plain {
 TEST_F(Gpu, ARuleOfTheCpuIsRefusedByName) {
   const Tensor w = noise(4, DType::f32, 7).to(kGpu);
   const auto optimizer = elementwise<Plain>();
-  EXPECT_EQ(error_of([&] { optimizer->update(w, w, {}, optimizer->defaults(), {}); }),
+  EXPECT_EQ(error_of([&] {
+              Update(optimizer, w, {}, {{0, 4, optimizer->defaults()}});
+            }),
             "[plain] its rule is compiled for the CPU alone; on cuda:0 use one of the library's "
             "optimizers");
 }

@@ -1,0 +1,131 @@
+#include "optim/update.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "core/cuda/cuda.h"
+#include "optim/cuda/update.h"
+#include "optim/spans.h"
+
+namespace sg::optim {
+namespace {
+
+constexpr std::int64_t kBlock = cuda::Block::kElements;
+
+template <class T>
+std::span<T> part_of(const Tensor& flat, const Section& section) {
+  return span_of<T>(flat).subspan(static_cast<std::size_t>(section.begin),
+                                  static_cast<std::size_t>(section.length));
+}
+
+template <class T>
+void run_on_cpu(const Optimizer& optimizer, const Tensor& param, const Tensor& grad,
+                const std::vector<Tensor>& states, const std::vector<Section>& sections,
+                const StepValues& values) {
+  for (const Section& section : sections) {
+    std::vector<std::span<T>> state;
+    for (const Tensor& s : states) state.push_back(part_of<T>(s, section));
+    optimizer.update(part_of<T>(param, section), std::span<const T>(part_of<T>(grad, section)),
+                     state, section.hyper, values);
+  }
+}
+
+}  // namespace
+
+Update::Update(OptimizerPtr optimizer, Tensor param, std::vector<Tensor> states,
+               std::vector<Section> sections)
+    : optimizer_(std::move(optimizer)),
+      param_(std::move(param)),
+      states_(std::move(states)),
+      sections_(std::move(sections)) {
+  const std::string_view name = optimizer_->name();
+  SG_CHECK(param_.dtype() == DType::f32 || param_.dtype() == DType::f64,
+           "[{}] parameters are {}; updates are made in f32 or f64, so keep a master copy", name,
+           describe(param_));
+  SG_CHECK(std::ssize(states_) == optimizer_->state_slots(), "[{}] needs {} states ({}), got {}",
+           name, optimizer_->state_slots(), fmt::join(optimizer_->state_names(), ", "),
+           states_.size());
+  for (std::size_t i = 0; i < states_.size(); ++i)
+    SG_CHECK(states_[i].shape() == param_.shape() && states_[i].dtype() == param_.dtype(),
+             "[{}] state {} is {} for parameters {}", name, optimizer_->state_names()[i],
+             describe(states_[i]), describe(param_));
+  std::int64_t end = 0;
+  for (const Section& section : sections_) {
+    SG_CHECK(section.begin >= end && section.length >= 0,
+             "[{}] a section begins at {}, within the one before, which ends at {}", name,
+             section.begin, end);
+    end = section.begin + section.length;
+  }
+  SG_CHECK(end <= param_.numel(), "[{}] sections end at {} of {} elements", name, end,
+           param_.numel());
+  if (param_.is_cuda()) make_tables();
+}
+
+void Update::make_tables() {
+  const Device device = param_.device();
+  SG_CHECK(optimizer_->rule() != kernels::Rule::none,
+           "[{}] its rule is compiled for the CPU alone; on {} use one of the library's optimizers",
+           optimizer_->name(), name_of(device));
+  std::vector<cuda::Block> blocks(static_cast<std::size_t>((param_.numel() + kBlock - 1) / kBlock));
+  for (const Section& section : sections_) {
+    SG_CHECK(section.begin % kBlock == 0,
+             "[{}] on a GPU sections begin at multiples of {} elements, got {}", optimizer_->name(),
+             kBlock, section.begin);
+    auto group = std::find(groups_.begin(), groups_.end(), section.hyper);
+    if (group == groups_.end()) group = groups_.insert(group, section.hyper);
+    SG_CHECK(groups_.size() <= cuda::Block::kNobody,
+             "[{}] on a GPU a unit has at most {} groups of hyperparameters", optimizer_->name(),
+             cuda::Block::kNobody);
+    for (std::int64_t at = 0; at < section.length; at += kBlock)
+      blocks[static_cast<std::size_t>((section.begin + at) / kBlock)] = {
+          static_cast<std::uint8_t>(group - groups_.begin()),
+          static_cast<std::uint8_t>(std::min(kBlock, section.length - at))};
+  }
+  const Scoped kind(current_rank().kind, Kind::buffers);
+  const std::size_t bytes = blocks.size() * sizeof(cuda::Block);
+  blocks_ = Tensor::empty({static_cast<std::int64_t>(bytes)}, DType::u8, device);
+  write_values(blocks_, [&](void* out) { std::memcpy(out, blocks.data(), bytes); });
+}
+
+void Update::set(const StepValues& values) {
+  SG_CHECK(values.step >= 1, "[{}] steps count from 1, got {}", optimizer_->name(), values.step);
+  SG_CHECK(values.grad_divisor > 0, "[{}] grad_divisor must be > 0, got {}", optimizer_->name(),
+           values.grad_divisor);
+  values_ = values;
+  if (!SG_CUDA || !param_.is_cuda() || groups_.empty()) return;
+  std::vector<std::byte> bytes;
+  for (const Hyper& hyper : groups_) optimizer_->coefficients(param_.dtype(), hyper, values, bytes);
+  if (!coefficients_.defined()) {
+    const Scoped kind(current_rank().kind, Kind::buffers);
+    coefficients_ = Tensor::empty({std::ssize(bytes)}, DType::u8, param_.device());
+  }
+  sg::cuda::store(param_.device(), coefficients_.raw_data(), bytes);
+}
+
+void Update::run(const Tensor& grad) const {
+  SG_CHECK(grad.shape() == param_.shape() && grad.dtype() == param_.dtype(),
+           "[{}] gradients are {} for parameters {}", optimizer_->name(), describe(grad),
+           describe(param_));
+  if (values_.skip || param_.is_meta()) return;
+  if (!SG_CUDA || !param_.is_cuda()) {
+    if (param_.dtype() == DType::f64)
+      return run_on_cpu<double>(*optimizer_, param_, grad, states_, sections_, values_);
+    return run_on_cpu<float>(*optimizer_, param_, grad, states_, sections_, values_);
+  }
+  if (groups_.empty()) return;
+  cuda::Span span{param_.dtype(),
+                  param_.dtype(),
+                  param_.raw_data(),
+                  grad.raw_data(),
+                  {},
+                  param_.numel(),
+                  static_cast<const cuda::Block*>(blocks_.raw_data()),
+                  coefficients_.raw_data()};
+  SG_CHECK(states_.size() <= cuda::Span::kStates, "[{}] has {} states", optimizer_->name(),
+           states_.size());
+  for (std::size_t i = 0; i < states_.size(); ++i) span.states[i] = states_[i].raw_data();
+  cuda::update(optimizer_->rule(), optimizer_->name(), param_.device(), span);
+}
+
+}  // namespace sg::optim

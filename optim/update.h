@@ -1,0 +1,48 @@
+// An optimizer's step over a flat span of tensors, wherever they are: prepared once, run every
+// step.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "core/tensor.h"
+#include "optim/optimizer.h"
+
+namespace sg::optim {
+
+/// A run of elements that take one group's hyperparameters.
+struct Section {
+  std::int64_t begin = 0, length = 0;
+  Hyper hyper;
+};
+
+class Update {
+ public:
+  /// `param` and `states` (in the order of state_names()) are flat and contiguous, of one length;
+  /// they are updated in place. Sections ascend; elements in none stay as they are. On a GPU a
+  /// section begins at a multiple of 64 elements, and the whole span is one launch. Errors: sizes
+  /// and dtypes that do not fit, and optimizers that have no kernel for a GPU.
+  Update(OptimizerPtr optimizer, Tensor param, std::vector<Tensor> states,
+         std::vector<Section> sections);
+
+  /// The values of the next run(). A GPU's go to its memory, in the order of its compute stream.
+  void set(const StepValues& values);
+  /// One update from summed gradients, shaped as the parameters; of those that set() gave. On a GPU
+  /// it changes nothing if a kernel before it has found an error, which the next wait throws.
+  void run(const Tensor& grad) const;
+
+ private:
+  void make_tables();
+
+  OptimizerPtr optimizer_;
+  Tensor param_;
+  std::vector<Tensor> states_;
+  std::vector<Section> sections_;
+  StepValues values_;
+  // On a GPU: cuda::Block of every 64 elements, and the coefficients of every group.
+  std::vector<Hyper> groups_;
+  Tensor blocks_, coefficients_;
+};
+
+}  // namespace sg::optim

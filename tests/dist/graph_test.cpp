@@ -1,0 +1,198 @@
+// Steps that are captured as CUDA graphs: the bits of those that are not.
+#include "core/cuda/graph.h"
+#include "core/cuda/cuda.h"
+
+#include "core/ops.h"
+#include "tests/dist/training.h"
+
+namespace sg::dist {
+namespace {
+
+bool on_gpu() { return current_rank().device.is_cuda(); }
+
+// Everything that changes from step to step: the step number of Adam, the schedule, the random
+// numbers of dropout, batch norm's running values, what is accumulated.
+class Graphs : public testing::TestWithParam<std::tuple<TestNet, const char*, int>> {};
+
+TEST_P(Graphs, HaveTheBitsOfSingleLaunches) {
+  const auto& [net, plan, accumulate] = GetParam();
+  Training t{.plan = plan, .accumulate = accumulate, .steps = 5, .optimizer = "adamw"};
+  t.schedule = optim::Schedule::cosine(5, 2);
+  const Outcome usual = train(net, t);
+  t.micro_batches = true;
+  EXPECT_EQ(train(net, t).difference(usual), "");
+  t.clip_norm = 0.05;
+  const Outcome clipped = train(net, t);
+  EXPECT_NE(clipped.difference(usual), "");
+  t.graphs = false;
+  EXPECT_EQ(train(net, t).difference(clipped), "");
+  t = {.plan = plan, .accumulate = accumulate, .steps = 5, .grad_norm = false};
+  const Outcome unread = train(net, t);
+  t.micro_batches = true;
+  EXPECT_EQ(train(net, t).difference(unread), "");
+  for (const Report& report : train(net, t).reports) EXPECT_TRUE(report.matches());
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Graphs,
+                         testing::Combine(testing::ValuesIn(test_nets()),
+                                          testing::Values("ddp", "zero2", "zero3"),
+                                          testing::Values(1, 3)),
+                         [](const auto& info) {
+                           return fmt::format("{}_{}_{}", std::get<0>(info.param).name,
+                                              std::get<1>(info.param), std::get<2>(info.param));
+                         });
+
+// Counts how often a function that is captured is called.
+struct Counted {
+  TestNet net = test_net("mlp");
+  Training t;
+  nn::ModulePtr module = make_module(net, t);
+  int calls = 0;
+
+  std::unique_ptr<Engine> engine(EngineOptions options = {}) {
+    return initialize(module, optim::adam(), std::move(options));
+  }
+  MicroBatch micro_batch(Engine& engine) {
+    return engine.micro_batch([this, &engine](std::span<const Var> x) {
+      ++calls;
+      return mse_loss(engine.module()(x[0]), x[1]);
+    });
+  }
+  void step(Engine& engine, MicroBatch& micro_batch, int i, std::int64_t samples = 2) {
+    const auto [x, target] = net.batch(i, 0, samples, DType::f32);
+    micro_batch({x, target});
+    engine.step();
+  }
+};
+
+TEST(Graph, IsReplayedFromTheThirdCallOn) {
+  if (!on_gpu()) GTEST_SKIP() << "on the CPU nothing is captured";
+  Counted c;
+  const auto engine = c.engine();
+  EXPECT_EQ(engine->why_no_graphs(), "");
+  MicroBatch micro_batch = c.micro_batch(*engine);
+  for (int i = 0; i < 6; ++i) c.step(*engine, micro_batch, i);
+  // The dry run on meta, the first step, and the capture.
+  EXPECT_EQ(c.calls, 3);
+  for (int i = 0; i < 4; ++i) c.step(*engine, micro_batch, i, 5);  // another shape: a graph more
+  EXPECT_EQ(c.calls, 5);
+  for (int i = 0; i < 4; ++i) c.step(*engine, micro_batch, i);
+  EXPECT_EQ(c.calls, 5);
+  EXPECT_EQ(engine->steps(), 14);
+}
+
+TEST(Graph, IsNotMadeWhereItWouldNotBeSafe) {
+  Counted c;
+  const auto off = c.engine({.graphs = false});
+  EXPECT_EQ(off->why_no_graphs(), "they are switched off");
+  MicroBatch micro_batch = c.micro_batch(*off);
+  for (int i = 0; i < 4; ++i) c.step(*off, micro_batch, i);
+  EXPECT_EQ(c.calls, 5);
+  launch_ranks(2, [&](Rank&) {
+    Counted mine;
+    const auto engine = mine.engine({.plan = "zero2"});
+    EXPECT_EQ(engine->why_no_graphs(), on_gpu() ? "ranks wait for each other on the CPU"
+                                                : "the parameters are not on a GPU");
+    MicroBatch eager = mine.micro_batch(*engine);
+    for (int i = 0; i < 4; ++i) mine.step(*engine, eager, i);
+    EXPECT_EQ(mine.calls, 5);
+  });
+}
+
+TEST(Graph, RefusesValuesThatAreReadMeanwhile) {
+  if (!on_gpu()) GTEST_SKIP() << "on the CPU nothing is captured";
+  Counted c;
+  const auto engine = c.engine();
+  double sum = 0;
+  MicroBatch micro_batch = engine->micro_batch([&](std::span<const Var> x) {
+    const Var loss = mse_loss(engine->module()(x[0]), x[1]);
+    if (!loss.value().is_meta()) sum += loss.item();
+    return loss;
+  });
+  c.step(*engine, micro_batch, 0);
+  EXPECT_GT(sum, 0);
+  EXPECT_HAS(error_of([&] { c.step(*engine, micro_batch, 1); }),
+             "values move between the GPU and main memory while a step is captured as a CUDA "
+             "graph");
+  EXPECT_HAS(error_of([&] { c.step(*engine, micro_batch, 1); }), "make a new engine");
+}
+
+TEST(Graph, RefusesTensorsThatOutliveIt) {
+  if (!on_gpu()) GTEST_SKIP() << "on the CPU nothing is captured";
+  Counted c;
+  const auto engine = c.engine();
+  Tensor kept;
+  MicroBatch micro_batch = engine->micro_batch([&](std::span<const Var> x) {
+    const Var y = engine->module()(x[0]);
+    kept = y.value();
+    return mse_loss(y, x[1]);
+  });
+  c.step(*engine, micro_batch, 0);
+  EXPECT_EQ(kept.shape(), (Shape{2, 3}));
+  EXPECT_HAS(error_of([&] { c.step(*engine, micro_batch, 1); }),
+             "[graph] 1 tensors that were made while a step was captured as a CUDA graph outlive "
+             "it");
+}
+
+TEST(Graph, RefusesMoreMicroBatchesThanAStepHas) {
+  Counted c;
+  const auto engine = c.engine({.accumulate = 3});
+  MicroBatch micro_batch = c.micro_batch(*engine);
+  const auto [x, target] = c.net.batch(0, 0, 2, DType::f32);
+  for (int i = 0; i < 4; ++i) {
+    for (int a = 0; a < 3; ++a) micro_batch({x, target});
+    EXPECT_HAS(error_of([&] {
+                 micro_batch({x, target});
+               }),
+               "[backward] 3 micro-batches are accumulated already; call step() first");
+    EXPECT_TRUE(engine->step());
+  }
+}
+
+TEST(Graph, LossesOfAStepThatWasNotReadAreNotLost) {
+  Counted c;
+  const auto engine = c.engine();
+  MicroBatch micro_batch = c.micro_batch(*engine);
+  std::vector<double> each, last;
+  for (int i = 0; i < 4; ++i) {
+    c.step(*engine, micro_batch, i);
+    each.push_back(engine->loss());
+    EXPECT_EQ(engine->loss(), each.back());
+  }
+  Counted again;
+  const auto other = again.engine();
+  MicroBatch unread = again.micro_batch(*other);
+  for (int i = 0; i < 4; ++i) again.step(*other, unread, i);
+  EXPECT_EQ(other->loss(), each.back());
+  const auto [x, target] = c.net.batch(4, 0, 2, DType::f32);
+  unread({x, target});  // of the step under way
+  EXPECT_EQ(other->loss(), each.back());
+}
+
+TEST(Graph, AnErrorOfAKernelChangesNoParameter) {
+  if (!on_gpu()) GTEST_SKIP() << "the CPU throws where it finds it";
+  auto net = nn::sequential(nn::Embedding(5, 4), nn::Flatten(), nn::Linear(8, 3));
+  const auto engine = initialize(net, optim::adam());
+  MicroBatch micro_batch = engine->micro_batch(
+      [&](std::span<const Var> x) { return cross_entropy(engine->module()(x[0]), x[1].value()); });
+  const Tensor good = Tensor::from<std::int64_t>({1, 2, 3, 4}, {2, 2});
+  const Tensor bad = Tensor::from<std::int64_t>({1, 2, 5, 4}, {2, 2});
+  const Tensor labels = Tensor::from<std::int64_t>({0, 2}, {2});
+  for (int i = 0; i < 4; ++i) {
+    micro_batch({good, labels});
+    engine->step();
+    EXPECT_TRUE(std::isfinite(engine->loss()));
+  }
+  const std::vector<double> before = engine->full_parameter("2.weight").to_doubles();
+  micro_batch({bad, labels});
+  engine->step();
+  EXPECT_HAS(error_of([&] { engine->loss(); }), "[embedding] index 5 at position 2");
+  EXPECT_EQ(engine->full_parameter("2.weight").to_doubles(), before);
+  micro_batch({good, labels});
+  engine->step();
+  EXPECT_TRUE(std::isfinite(engine->loss()));
+  EXPECT_NE(engine->full_parameter("2.weight").to_doubles(), before);
+}
+
+}  // namespace
+}  // namespace sg::dist
