@@ -17,7 +17,7 @@ void dropout(const Launch& on, DType dtype, std::int64_t samples, std::int64_t n
              const StepState& state, const kernels::DropoutMask& mask, const void* x, void* y);
 /// The same over a walk of (y, x, row-major number of the element).
 void dropout_strided(const Launch& on, DType dtype, std::int64_t count, std::int64_t n,
-                     const StepState& state, const kernels::DropoutMask& mask,
-                     const Walk<3>& walk, const void* x, void* y);
+                     const StepState& state, const kernels::DropoutMask& mask, const Walk<3>& walk,
+                     const void* x, void* y);
 
 }  // namespace sg::cuda
