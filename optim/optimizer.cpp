@@ -41,8 +41,8 @@ void set(const Optimizer& optimizer, const Option<T>& option, const GroupOptions
   hyper.*option.value = *(asked.*option.asked);
 }
 
-template <class T>
-void check_spans(const Optimizer& optimizer, std::span<T> param, std::span<const T> grad,
+template <class P, class T>
+void check_spans(const Optimizer& optimizer, std::span<P> param, std::span<const T> grad,
                  States<T> state, const StepValues& values) {
   SG_CHECK(grad.size() == param.size(), "[{}] {} gradients for {} parameters", optimizer.name(),
            grad.size(), param.size());
@@ -86,18 +86,32 @@ void Optimizer::update(std::span<double> param, std::span<const double> grad, St
   if (!values.skip && !param.empty()) run(param, grad, state, hyper, values, device);
 }
 
+void Optimizer::update(std::span<bf16> param, std::span<const float> grad, States<float> state,
+                       const Hyper& hyper, const StepValues& values) const {
+  check_spans(*this, param, grad, state, values);
+  if (!values.skip && !param.empty()) run_in_tiles(param, grad, state, hyper, values);
+}
+
 void Optimizer::update(const Tensor& param, const Tensor& grad, std::span<const Tensor> states,
                        const Hyper& hyper, const StepValues& values) const {
-  const auto run = [&]<class T>(Type<T>) {
+  if (param.dtype() == DType::bf16 && param.is_cuda()) {
+    const Scoped kind(current_rank().kind, Kind::buffers);
+    const Tensor wide = param.to(DType::f32);
+    update(wide, grad, states, hyper, values);
+    return param.copy_from(wide);
+  }
+  const auto run = [&]<class P, class T>(Type<P>, Type<T>, auto... device) {
     std::vector<std::span<T>> state;
     for (const Tensor& s : states) state.push_back(span_of<T>(s));
-    update(span_of<T>(param), std::span<const T>(span_of<T>(grad)), state, hyper, values,
-           param.device());
+    update(span_of<P>(param), std::span<const T>(span_of<T>(grad)), state, hyper, values,
+           device...);
   };
   if (param.dtype() == DType::f64)
-    run(Type<double>{});
+    run(Type<double>{}, Type<double>{}, param.device());
+  else if (param.dtype() == DType::bf16)
+    run(Type<bf16>{}, Type<float>{});
   else
-    run(Type<float>{});
+    run(Type<float>{}, Type<float>{}, param.device());
 }
 
 }  // namespace sg::optim

@@ -74,7 +74,12 @@ class Optimizer {
               const Hyper& hyper, const StepValues& values, Device device = kCpu) const;
   void update(std::span<double> param, std::span<const double> grad, States<double> state,
               const Hyper& hyper, const StepValues& values, Device device = kCpu) const;
-  /// The same for flat tensors, f32 or f64.
+  /// Parameters in bf16, on the CPU: computed in f32, the new parameter rounded once, to nearest
+  /// even. No f32 copy is kept, so a change below half a unit in a parameter's last place is lost.
+  void update(std::span<bf16> param, std::span<const float> grad, States<float> state,
+              const Hyper& hyper, const StepValues& values) const;
+  /// The same for flat tensors on any device: all f32, all f64, or the parameter bf16 and all else
+  /// f32.
   void update(const Tensor& param, const Tensor& grad, std::span<const Tensor> states,
               const Hyper& hyper, const StepValues& values) const;
 
@@ -91,6 +96,9 @@ class Optimizer {
                    const Hyper& hyper, const StepValues& values, Device device) const = 0;
 
  private:
+  void run_in_tiles(std::span<bf16> param, std::span<const float> grad, States<float> state,
+                    const Hyper& hyper, const StepValues& values) const;
+
   const char* name_;
   std::vector<std::string> hyper_names_, state_names_;
   Hyper defaults_;

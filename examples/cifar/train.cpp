@@ -112,7 +112,8 @@ void train_rank(const Run& run, const Rank& rank, Result& result) {
     const Clock::time_point start = Clock::now();
     for (int a = 0; a < o.accumulate; ++a) {
       const data::Batch& batch = loader.next();
-      engine->backward(cross_entropy((*engine)(batch.images), batch.labels));
+      const Var logits = cast((*engine)(batch.images), o.loss_type());
+      engine->backward(cross_entropy(logits, batch.labels));
     }
     if (dist::stop_signalled()) engine->request_stop();
     engine->step();

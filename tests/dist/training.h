@@ -85,13 +85,22 @@ struct Outcome {
   }
 };
 
+/// Of what is added up of values of `dtype`.
+inline DType sum_dtype(DType dtype) { return is_half(dtype) ? DType::f32 : dtype; }
+
+/// In f32 where the net computes in bf16, as programs do it.
+inline Var squared_error(const Var& output, const Tensor& target) {
+  const DType dtype = sum_dtype(output.dtype());
+  return mse_loss(cast(output, dtype), target.to(dtype));
+}
+
 /// One step of the engine on this rank's micro-batches.
 inline void train_step(Engine& engine, const TestNet& net, const Training& t, std::int64_t step) {
   const Rank& rank = current_rank();
   for (int a = 0; a < t.accumulate; ++a) {
     const auto [x, target] =
         net.batch(step, (a * t.ranks + rank.index) * t.micro_batch, t.micro_batch, t.dtype);
-    engine.backward(mse_loss(engine(x), target));
+    engine.backward(squared_error(engine(x), target));
     EXPECT_EQ(engine.step(), a + 1 == t.accumulate);
   }
 }
@@ -109,7 +118,7 @@ inline EngineOptions engine_options(const Training& t) {
 
 inline nn::ModulePtr make_module(const TestNet& net, const Training& t) {
   const nn::ModulePtr module = net.make();
-  if (t.dtype == DType::f64) module->to(DType::f64);
+  if (t.dtype != DType::f32) module->to(t.dtype);
   return module;
 }
 
@@ -131,10 +140,15 @@ inline Outcome train(const TestNet& net, const Training& t) {
                  for (const nn::NamedParameter& p : module->named_parameters()) {
                    out.parameters[p.name] = engine->full_parameter(p.name).to_doubles();
                    if (!p.parameter.requires_grad()) continue;
-                   out.gradients[p.name] = engine->full_gradient(p.name).to_doubles();
-                   for (const std::string& state : optimizer->state_names())
-                     out.states[p.name + " " + state] =
-                         engine->full_state(p.name, state).to_doubles();
+                   const DType sums = sum_dtype(p.parameter.dtype());
+                   const Tensor gradient = engine->full_gradient(p.name);
+                   EXPECT_EQ(gradient.dtype(), sums) << p.name;
+                   out.gradients[p.name] = gradient.to_doubles();
+                   for (const std::string& name : optimizer->state_names()) {
+                     const Tensor state = engine->full_state(p.name, name);
+                     EXPECT_EQ(state.dtype(), sums) << p.name;
+                     out.states[p.name + " " + name] = state.to_doubles();
+                   }
                  }
                },
                {.threads = t.threads,
@@ -174,7 +188,7 @@ inline Outcome train_plainly(const TestNet& net, const Training& t) {
     for (std::int64_t part = 0; part < parts; ++part) {
       const auto [x, target] = net.batch(step, part * rows, rows, t.dtype);
       rank.state = {.step = step, .first_sample = part * rows};
-      const Var mean = mse_loss((*module)(x), target) * (1.0 / static_cast<double>(parts));
+      const Var mean = squared_error((*module)(x), target) * (1.0 / static_cast<double>(parts));
       loss += mean.item();
       mean.backward();
     }
@@ -201,6 +215,12 @@ inline Outcome train_plainly(const TestNet& net, const Training& t) {
       out.states[p.name + " " + state] = spans.state(p.name, state).to_doubles();
   }
   return out;
+}
+
+/// How far the families of one training may lie apart: rounding, which bf16 makes into steps of
+/// Adam's learning rate.
+inline double families_apart(const TestNet& net, const Training& t) {
+  return net.rough || is_half(t.dtype) ? 0.1 : 1e-3;
 }
 
 /// The largest difference of two outcomes, relative to max(1, |value|).
