@@ -31,15 +31,15 @@ class Source {
 class GradSink {
  public:
   virtual ~GradSink() = default;
-  /// A tensor of the leaf's shape into which its whole gradient may be written, saving a copy;
-  /// undefined if there is none.
+  /// A tensor of the leaf's shape and dtype into which its whole gradient may be written, saving a
+  /// copy; undefined if there is none.
   virtual Tensor target(const VarImpl& leaf) {
     static_cast<void>(leaf);
     return {};
   }
   /// The gradient of this backward, complete over all uses of the leaf; called once a leaf that the
-  /// graph reached, when the last node that uses it has run. `gradient` is contiguous, and may be
-  /// the tensor that target() gave.
+  /// graph reached, when the last node that uses it has run. `gradient` is contiguous, of the
+  /// leaf's dtype, and may be the tensor that target() gave.
   virtual void ready(VarImpl& leaf, const Tensor& gradient) = 0;
 };
 

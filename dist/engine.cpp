@@ -111,14 +111,14 @@ void Engine::allocate(Unit& unit) {
   if (!unit.trainable) return;
   {
     const Scoped kind(rank.kind, Kind::gradients);
-    unit.accumulated = Tensor::zeros({unit.count(plan_.grad.layout, ranks)}, unit.dtype);
+    unit.accumulated = Tensor::zeros({unit.count(plan_.grad.layout, ranks)}, unit.grad_dtype);
   }
   const std::int64_t updated = unit.count(plan_.state.layout, ranks);
   unit.update_begin = plan_.state.layout == Layout::shard ? comm_.rank() * updated : 0;
   unit.update_end = unit.update_begin + updated;
   const Scoped kind(rank.kind, Kind::optimizer);
   for (int i = 0; i < optimizer_->state_slots(); ++i)
-    unit.states.push_back(Tensor::zeros({updated}, unit.dtype));
+    unit.states.push_back(Tensor::zeros({updated}, unit.grad_dtype));
   std::vector<optim::Section> sections;
   for (Segment& segment : unit.segments) {
     segment.group = static_cast<int>(options_.groups.size());

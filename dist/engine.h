@@ -61,7 +61,7 @@ class Engine {
   using Function = std::function<Var(std::span<const Var>)>;
 
   /// Takes over the module's parameters: they move into flat units, each rank filling only what it
-  /// keeps. Errors: an unknown plan, a bad option, 16-bit parameters, nothing to train.
+  /// keeps. Errors: an unknown plan, a bad option, f16 parameters, nothing to train.
   Engine(std::shared_ptr<nn::Module> module, optim::OptimizerPtr optimizer, EngineOptions options);
   ~Engine();
   Engine(const Engine&) = delete;
@@ -104,8 +104,8 @@ class Engine {
 
   // ---- inspection: collective, every rank calls them in the same order
   /// A whole parameter, mean gradient (of the step under way, or of the last one until the next
-  /// backward) or optimizer state ("exp_avg") by parameter name, in the parameter's shape. Unknown
-  /// names throw, with those there are.
+  /// backward) or optimizer state ("exp_avg") by parameter name, in the parameter's shape;
+  /// gradients and states of bf16 parameters are f32. Unknown names throw, with those there are.
   Tensor full_parameter(const std::string& name);
   Tensor full_gradient(const std::string& name);
   Tensor full_state(const std::string& name, const std::string& state);

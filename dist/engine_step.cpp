@@ -25,7 +25,8 @@ void spoil(std::vector<std::unique_ptr<Unit>>& units, bool nan) {
   for (auto& unit : units) {
     if (!unit->trainable) continue;
     if (nan) unit->accumulated.fill(NAN);
-    if (!nan) return ops::add_(unit->accumulated.slice(0, 0, 1), Tensor::full({1}, 1, unit->dtype));
+    if (!nan)
+      return ops::add_(unit->accumulated.slice(0, 0, 1), Tensor::full({1}, 1, unit->grad_dtype));
   }
 }
 

@@ -37,25 +37,27 @@ Prediction predict(const Plan& plan, const std::vector<const UnitLayout*>& units
   auto& bytes = p.bytes;
   const auto kind = [&](Kind k) -> std::int64_t& { return bytes[static_cast<std::size_t>(k)]; };
   Traffic gather, scatter, control;
-  const auto book = [&](Traffic& flow, const UnitLayout& unit, std::int64_t calls) {
+  const auto book = [&](Traffic& flow, std::int64_t shard_bytes, std::int64_t calls) {
     flow.calls += calls;
-    flow.bytes += calls * (ranks - 1) * unit.bytes(Layout::shard, ranks);
+    flow.bytes += calls * (ranks - 1) * shard_bytes;
   };
   for (std::size_t u = 0; u < units.size(); ++u) {
     const UnitLayout& unit = *units[u];
+    const std::int64_t param_shard = unit.bytes(Layout::shard, ranks);
+    const std::int64_t grad_shard = unit.grad_bytes(Layout::shard, ranks);
     kind(Kind::parameters) += unit.bytes(plan.param.layout, ranks);
     if (plan.param.layout == Layout::shard)
-      book(gather, unit, accumulate * (reads[u].forward + reads[u].backward));
+      book(gather, param_shard, accumulate * (reads[u].forward + reads[u].backward));
     if (!unit.trainable) continue;
-    kind(Kind::gradients) += unit.bytes(plan.grad.layout, ranks);
-    kind(Kind::optimizer) += state_slots * unit.bytes(plan.state.layout, ranks);
+    kind(Kind::gradients) += unit.grad_bytes(plan.grad.layout, ranks);
+    kind(Kind::optimizer) += state_slots * unit.grad_bytes(plan.state.layout, ranks);
     // grad -> reduced: one arrow a micro-batch where gradients rest summed, one a step where they
     // rest unsummed.
-    book(scatter, unit, plan.grad.layout == Layout::partial ? 1 : accumulate);
-    if (plan.reduced.layout == Layout::full) book(gather, unit, 1);
+    book(scatter, grad_shard, plan.grad.layout == Layout::partial ? 1 : accumulate);
+    if (plan.reduced.layout == Layout::full) book(gather, grad_shard, 1);
     // state -> param: what the owner updated goes to everybody who keeps it whole.
     if (plan.state.layout == Layout::shard && plan.param.layout == Layout::full)
-      book(gather, unit, 1);
+      book(gather, param_shard, 1);
   }
   if (plan.param.layout == Layout::shard)
     kind(Kind::gathered) = gathered_bound(units, use_order, prefetch ? 3 : 2);

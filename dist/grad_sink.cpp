@@ -41,12 +41,12 @@ void GradReducer::open(Unit& unit) {
   } else {
     if (plan_.grad.layout != Layout::partial && in_flight_.size() >= kInFlight) free_oldest();
     Scoped kind(current_rank().kind, Kind::buffers);
-    unit.partial = Tensor::empty({unit.padded}, unit.dtype, unit.accumulated.device());
+    unit.partial = Tensor::empty({unit.padded}, unit.grad_dtype, unit.accumulated.device());
   }
   // Gaps and padding are zero: they are summed and normed like any other element.
   if (unit.partial.is_cuda()) return unit.partial.fill(0);  // one launch, not one a gap
   std::int64_t end = 0;
-  const std::int64_t size = static_cast<std::int64_t>(size_of(unit.dtype));
+  const std::int64_t size = static_cast<std::int64_t>(size_of(unit.grad_dtype));
   char* data = static_cast<char*>(unit.partial.raw_data());
   const auto zero = [&](std::int64_t begin, std::int64_t stop) {
     if (stop > begin)
@@ -60,7 +60,12 @@ void GradReducer::open(Unit& unit) {
 }
 
 Tensor GradReducer::target(Unit& unit, int segment) {
-  if (recorded_ != nullptr) return {};
+  // A gradient has its parameter's dtype; where sums have another, ready() converts it.
+  const bool direct = recorded_ == nullptr && unit.dtype == unit.grad_dtype;
+  return direct ? place(unit, segment) : Tensor();
+}
+
+Tensor GradReducer::place(Unit& unit, int segment) {
   SG_CHECK(
       active_,
       "[backward] {} got a gradient outside of engine.backward(); call engine.backward(loss), not "
@@ -72,9 +77,9 @@ Tensor GradReducer::target(Unit& unit, int segment) {
 
 void GradReducer::ready(Unit& unit, int segment, const Tensor& gradient) {
   if (recorded_ == nullptr) {
-    const Tensor place = target(unit, segment);
-    const bool there = gradient.storage() == place.storage() && gradient.offset() == place.offset();
-    if (!there) place.copy_from(gradient);
+    const Tensor to = place(unit, segment);
+    const bool there = gradient.storage() == to.storage() && gradient.offset() == to.offset();
+    if (!there) to.copy_from(gradient);
   }
   arrive(unit, segment);
 }
@@ -135,7 +140,7 @@ void GradReducer::finish() {
     if (!unit->trainable) continue;
     for (std::size_t s = 0; s < unit->segments.size(); ++s) {
       if (unit->arrived[s]) continue;
-      target(*unit, static_cast<int>(s)).fill(0);
+      place(*unit, static_cast<int>(s)).fill(0);
       arrive(*unit, static_cast<int>(s));
     }
   }

@@ -1,11 +1,12 @@
 // From the gradients of single parameters to summed units: partial -> where the plan's gradients
 // rest.
 //
-// Gradients are written straight into a flat partial unit. A unit whose gradients have all arrived
-// is folded onto the accumulated gradient: added locally where gradients rest as `partial`,
-// reduce-scattered where they rest as `shard`. Collectives are issued in one order, fixed by the
-// dry run and the same on every rank: a unit that is ready early waits its turn, and units that the
-// graph did not reach come last, as zeros.
+// Gradients are written straight into a flat partial unit; those of bf16 parameters are converted
+// into it, as all sums, over micro-batches and over ranks, are of f32. A unit whose gradients have
+// all arrived is folded onto the accumulated gradient: added locally where gradients rest as
+// `partial`, reduce-scattered where they rest as `shard`. Collectives are issued in one order,
+// fixed by the dry run and the same on every rank: a unit that is ready early waits its turn, and
+// units that the graph did not reach come last, as zeros.
 #pragma once
 
 #include <memory>
@@ -49,6 +50,7 @@ class GradReducer {
 
  private:
   void open(Unit& unit);
+  Tensor place(Unit& unit, int segment);
   void arrive(Unit& unit, int segment);
   void issue();
   void fold(Unit& unit);

@@ -36,7 +36,7 @@ Tensor Engine::whole(const Unit& unit, const Tensor& flat) {
   if (flat.numel() == unit.padded) return flat;
   const Scoped phase(current_rank().phase, Phase::inspection);
   const Scoped kind(current_rank().kind, Kind::buffers);
-  const Tensor full = Tensor::empty({unit.padded}, unit.dtype, flat.device());
+  const Tensor full = Tensor::empty({unit.padded}, flat.dtype(), flat.device());
   start_all_gather(comm_, unit.label(), flat, full).wait_readers();
   return full;
 }

@@ -35,9 +35,10 @@ std::vector<UnitLayout> make_units(const std::vector<nn::NamedParameter>& parame
   std::int64_t total = 0;
   for (const nn::NamedParameter& named : parameters) {
     const nn::Parameter& p = named.parameter;
-    SG_CHECK(p.dtype() == DType::f32 || p.dtype() == DType::f64,
-             "[units] {} is {}; units are f32 or f64, convert the module with to()", named.name,
-             name_of(p.dtype()));
+    SG_CHECK(p.dtype() != DType::f16,
+             "[units] {} is f16, whose gradients underflow without a scaled loss; units are f32, "
+             "f64 or bf16, convert the module with to()",
+             named.name);
     const std::string layer = layer_of(named.name);
     if (atoms.empty() || atoms.back().layer != layer || atoms.back().dtype != p.dtype() ||
         atoms.back().trainable != p.requires_grad())
@@ -60,6 +61,7 @@ std::vector<UnitLayout> make_units(const std::vector<nn::NamedParameter>& parame
       UnitLayout unit;
       unit.name = atom.layer;
       unit.dtype = atom.dtype;
+      unit.grad_dtype = optim::state_dtype(atom.dtype);
       unit.trainable = atom.trainable;
       units.push_back(std::move(unit));
     }

@@ -59,7 +59,8 @@ struct Segment {
 /// What is known of a unit before any byte is allocated.
 struct UnitLayout {
   std::string name;  ///< "fc1", or "conv1 .. conv2" where several layers share it
-  DType dtype = DType::f32;
+  DType dtype = DType::f32;       ///< of parameters: at rest, gathered and published
+  DType grad_dtype = DType::f32;  ///< of sums: gradients and states; f32 where parameters are bf16
   bool trainable = true;
   std::vector<Segment> segments;
   std::int64_t elements = 0;  ///< of all segments, without gaps
@@ -71,12 +72,15 @@ struct UnitLayout {
   std::int64_t bytes(Layout layout, int ranks) const {
     return count(layout, ranks) * static_cast<std::int64_t>(size_of(dtype));
   }
+  std::int64_t grad_bytes(Layout layout, int ranks) const {
+    return count(layout, ranks) * static_cast<std::int64_t>(size_of(grad_dtype));
+  }
 };
 
 /// Groups parameters into units. The layer (the module that owns parameters) is the atom;
 /// neighbours of one dtype and one trainability are merged while the unit stays below `target`
 /// elements (0: a twentieth of the model, at most 2^25, so that a small model still has several).
-/// All plans and all ranks get the same units. 16-bit parameters are an error.
+/// All plans and all ranks get the same units. f16 parameters are an error.
 std::vector<UnitLayout> make_units(const std::vector<nn::NamedParameter>& parameters, int ranks,
                                    std::int64_t target);
 

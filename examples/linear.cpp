@@ -36,22 +36,25 @@ std::pair<Tensor, Tensor> make_batch(std::uint64_t seed, std::int64_t first, std
 // depends on the plan or on the number of ranks. False if Ctrl-C ended it early.
 bool train(const examples::TrainOptions& options, const Rank& rank) {
   // A plain module and a plain optimizer become an engine. The plan decides who keeps what.
-  auto engine = dist::initialize(nn::share(nn::Linear(kSize, kSize)), make_optimizer(options),
-                                 engine_options(options, options.plan));
+  nn::Linear net(kSize, kSize);
+  net.to(options.element_type());
+  auto engine =
+      dist::initialize(net, make_optimizer(options), engine_options(options, options.plan));
 
   // The batch is cut into N A slices for N ranks and A micro-batches; micro-batch a of rank r is
   // slice a N + r.
   std::vector<std::pair<Tensor, Tensor>> micro_batches;
   for (int a = 0; a < options.accumulate; ++a) {
     const std::int64_t slice = a * rank.world_size + rank.index;
-    micro_batches.push_back(
-        make_batch(rank.seed, slice * options.micro_batch(), options.micro_batch()));
+    auto [inputs, labels] =
+        make_batch(rank.seed, slice * options.micro_batch(), options.micro_batch());
+    micro_batches.emplace_back(inputs.to(options.element_type()), labels);
   }
 
   while (engine->steps() < *options.steps && !engine->stop_requested()) {
     for (const auto& [inputs, labels] : micro_batches) {
-      const Var loss = nn::cross_entropy((*engine)(inputs), labels);
-      engine->backward(loss);
+      const Var outputs = cast((*engine)(inputs), options.loss_type());
+      engine->backward(nn::cross_entropy(outputs, labels));
     }
     if (dist::stop_signalled()) engine->request_stop();  // all ranks end after the same step
     engine->step();

@@ -41,8 +41,8 @@ void set(const Optimizer& optimizer, const Option<T>& option, const GroupOptions
   hyper.*option.value = *(asked.*option.asked);
 }
 
-template <class T>
-void check_spans(const Optimizer& optimizer, std::span<T> param, std::span<const T> grad,
+template <class P, class T>
+void check_spans(const Optimizer& optimizer, std::span<P> param, std::span<const T> grad,
                  States<T> state, const StepValues& values) {
   SG_CHECK(grad.size() == param.size(), "[{}] {} gradients for {} parameters", optimizer.name(),
            grad.size(), param.size());
@@ -84,6 +84,12 @@ void Optimizer::update(std::span<double> param, std::span<const double> grad, St
                        const Hyper& hyper, const StepValues& values) const {
   check_spans(*this, param, grad, state, values);
   if (!values.skip && !param.empty()) run(param, grad, state, hyper, values);
+}
+
+void Optimizer::update(std::span<bf16> param, std::span<const float> grad, States<float> state,
+                       const Hyper& hyper, const StepValues& values) const {
+  check_spans(*this, param, grad, state, values);
+  if (!values.skip && !param.empty()) run_in_tiles(param, grad, state, hyper, values);
 }
 
 void Optimizer::coefficients(DType, const Hyper&, const StepValues&,

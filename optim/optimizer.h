@@ -76,6 +76,10 @@ class Optimizer {
               const Hyper& hyper, const StepValues& values) const;
   void update(std::span<double> param, std::span<const double> grad, States<double> state,
               const Hyper& hyper, const StepValues& values) const;
+  /// Parameters in bf16: computed in f32, the new parameter rounded once, to nearest even. No f32
+  /// copy is kept, so a change below half a unit in a parameter's last place is lost.
+  void update(std::span<bf16> param, std::span<const float> grad, States<float> state,
+              const Hyper& hyper, const StepValues& values) const;
 
   /// What a GPU needs of it: which of its kernels, and their coefficients.
   virtual kernels::Rule rule() const { return kernels::Rule::none; }
@@ -96,6 +100,9 @@ class Optimizer {
                    const Hyper& hyper, const StepValues& values) const = 0;
 
  private:
+  void run_in_tiles(std::span<bf16> param, std::span<const float> grad, States<float> state,
+                    const Hyper& hyper, const StepValues& values) const;
+
   const char* name_;
   std::vector<std::string> hyper_names_, state_names_;
   Hyper defaults_;

@@ -18,14 +18,15 @@ SpanOptimizer::SpanOptimizer(OptimizerPtr optimizer, std::vector<Parameter> para
     SG_CHECK(p.value.defined(), "[{}] parameter {} has no value", optimizer_->name(), p.name);
     SG_CHECK(names.insert(p.name).second, "[{}] two parameters are called {}", optimizer_->name(),
              p.name);
-    SG_CHECK(p.value.dtype() == DType::f32 || p.value.dtype() == DType::f64,
-             "[{}] parameter {} is {}; updates are made in f32 or f64, so keep a master copy",
+    SG_CHECK(is_floating(p.value.dtype()) && p.value.dtype() != DType::f16,
+             "[{}] parameter {} is {}; parameters are f32, f64 or bf16, so keep a master copy",
              optimizer_->name(), p.name, describe(p.value));
+    const DType dtype = state_dtype(p.value.dtype());
     SG_CHECK(p.value.is_contiguous(), "[{}] parameter {} ({}) is not contiguous; it has strides {}",
              optimizer_->name(), p.name, describe(p.value), p.value.strides());
     std::vector<Tensor>& states = states_.emplace_back();
     for (int slot = 0; slot < optimizer_->state_slots(); ++slot)
-      states.push_back(Tensor::zeros(p.value.shape(), p.value.dtype(), p.value.device()));
+      states.push_back(Tensor::zeros(p.value.shape(), dtype, p.value.device()));
     steps_.push_back(0);
     // Flat views: states and values have the parameter's shape.
     std::vector<Tensor> flat;
@@ -41,7 +42,9 @@ void SpanOptimizer::check_gradients(std::span<const Tensor> grads) const {
   for (std::size_t i = 0; i < grads.size(); ++i) {
     if (!grads[i].defined()) continue;
     const Tensor& value = parameters_[i].value;
-    SG_CHECK(grads[i].shape() == value.shape() && grads[i].dtype() == value.dtype(),
+    const DType dtype = grads[i].dtype();
+    SG_CHECK(grads[i].shape() == value.shape() &&
+                 (dtype == value.dtype() || dtype == state_dtype(value.dtype())),
              "[{}] parameter {} is {} but its gradient is {}", optimizer_->name(),
              parameters_[i].name, describe(value), describe(grads[i]));
   }
@@ -56,7 +59,7 @@ void SpanOptimizer::step(std::span<const Tensor> grads, StepValues values) {
     const Tensor& value = parameters_[i].value;
     if (value.is_meta()) continue;
     updates_[i].set(values);
-    updates_[i].run(grads[i].contiguous().reshape({-1}));
+    updates_[i].run(grads[i].contiguous().to(state_dtype(value.dtype())).reshape({-1}));
     value.storage()->bump_version();
   }
   ++current_rank().state.step;  // the next step's forward draws other random numbers
@@ -67,7 +70,7 @@ double SpanOptimizer::grad_norm(std::span<const Tensor> grads, double divisor) c
   ExactSum sum;
   for (const Tensor& grad : grads) {
     if (!grad.defined() || grad.is_meta()) continue;
-    add_squares(grad.contiguous().reshape({-1}), divisor, sum);
+    add_squares(grad.contiguous().to(state_dtype(grad.dtype())).reshape({-1}), divisor, sum);
   }
   return std::sqrt(sum.value());
 }

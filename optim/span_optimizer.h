@@ -18,17 +18,18 @@ class SpanOptimizer {
  public:
   struct Parameter {
     std::string name;
-    Tensor value;  ///< contiguous, f32 or f64
+    Tensor value;  ///< contiguous, f32, f64 or bf16
     Hyper hyper;   ///< its group's: optimizer->defaults(), or optimizer->group({...})
   };
 
-  /// Makes the states, zeros booked as Kind::optimizer on each parameter's device. Throws for
-  /// 16-bit or strided values and for names that occur twice.
+  /// Makes the states, zeros booked as Kind::optimizer on each parameter's device, of its dtype;
+  /// f32 for bf16. Throws for f16 or strided values and for names that occur twice.
   SpanOptimizer(OptimizerPtr optimizer, std::vector<Parameter> parameters);
 
-  /// One update from grads[i], the gradient of parameter i: same shape and dtype. An undefined one
-  /// leaves its parameter and states as they are, as PyTorch does with None. values.step is
-  /// ignored: steps are counted here, for each parameter by itself. A skipped step is not counted.
+  /// One update from grads[i], the gradient of parameter i: same shape and dtype, or f32 for a
+  /// parameter in bf16. An undefined one leaves its parameter and states as they are, as PyTorch
+  /// does with None. values.step is ignored: steps are counted here, for each parameter by itself.
+  /// A skipped step is not counted.
   void step(std::span<const Tensor> grads, StepValues values = {});
   /// The 2-norm of all gradients / divisor, as one vector. To clip: step(grads, {.clip_scale =
   /// clip_coefficient(norm, max)}).

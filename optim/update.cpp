@@ -19,14 +19,14 @@ std::span<T> part_of(const Tensor& flat, const Section& section) {
                                   static_cast<std::size_t>(section.length));
 }
 
-template <class T>
+template <class P, class T>
 void run_on_cpu(const Optimizer& optimizer, const Tensor& param, const Tensor& grad,
                 const std::vector<Tensor>& states, const std::vector<Section>& sections,
                 const StepValues& values) {
   for (const Section& section : sections) {
     std::vector<std::span<T>> state;
     for (const Tensor& s : states) state.push_back(part_of<T>(s, section));
-    optimizer.update(part_of<T>(param, section), std::span<const T>(part_of<T>(grad, section)),
+    optimizer.update(part_of<P>(param, section), std::span<const T>(part_of<T>(grad, section)),
                      state, section.hyper, values);
   }
 }
@@ -40,16 +40,17 @@ Update::Update(OptimizerPtr optimizer, Tensor param, std::vector<Tensor> states,
       states_(std::move(states)),
       sections_(std::move(sections)) {
   const std::string_view name = optimizer_->name();
-  SG_CHECK(param_.dtype() == DType::f32 || param_.dtype() == DType::f64,
-           "[{}] parameters are {}; updates are made in f32 or f64, so keep a master copy", name,
+  SG_CHECK(is_floating(param_.dtype()) && param_.dtype() != DType::f16,
+           "[{}] parameters are {}; they are f32, f64 or bf16, so keep a master copy", name,
            describe(param_));
   SG_CHECK(std::ssize(states_) == optimizer_->state_slots(), "[{}] needs {} states ({}), got {}",
            name, optimizer_->state_slots(), fmt::join(optimizer_->state_names(), ", "),
            states_.size());
   for (std::size_t i = 0; i < states_.size(); ++i)
-    SG_CHECK(states_[i].shape() == param_.shape() && states_[i].dtype() == param_.dtype(),
-             "[{}] state {} is {} for parameters {}", name, optimizer_->state_names()[i],
-             describe(states_[i]), describe(param_));
+    SG_CHECK(
+        states_[i].shape() == param_.shape() && states_[i].dtype() == state_dtype(param_.dtype()),
+        "[{}] state {} is {} for parameters {}", name, optimizer_->state_names()[i],
+        describe(states_[i]), describe(param_));
   std::int64_t end = 0;
   for (const Section& section : sections_) {
     SG_CHECK(section.begin >= end && section.length >= 0,
@@ -86,6 +87,7 @@ void Update::make_tables() {
   const std::size_t bytes = blocks.size() * sizeof(cuda::Block);
   blocks_ = Tensor::empty({static_cast<std::int64_t>(bytes)}, DType::u8, device);
   write_values(blocks_, [&](void* out) { std::memcpy(out, blocks.data(), bytes); });
+  set({});
 }
 
 void Update::set(const StepValues& values) {
@@ -95,7 +97,8 @@ void Update::set(const StepValues& values) {
   values_ = values;
   if (!SG_CUDA || !param_.is_cuda() || groups_.empty()) return;
   std::vector<std::byte> bytes;
-  for (const Hyper& hyper : groups_) optimizer_->coefficients(param_.dtype(), hyper, values, bytes);
+  for (const Hyper& hyper : groups_)
+    optimizer_->coefficients(state_dtype(param_.dtype()), hyper, values, bytes);
   if (!coefficients_.defined()) {
     const Scoped kind(current_rank().kind, Kind::buffers);
     coefficients_ = Tensor::empty({std::ssize(bytes)}, DType::u8, param_.device());
@@ -104,14 +107,17 @@ void Update::set(const StepValues& values) {
 }
 
 void Update::run(const Tensor& grad) const {
-  SG_CHECK(grad.shape() == param_.shape() && grad.dtype() == param_.dtype(),
+  SG_CHECK(grad.shape() == param_.shape() && grad.dtype() == state_dtype(param_.dtype()),
            "[{}] gradients are {} for parameters {}", optimizer_->name(), describe(grad),
            describe(param_));
   if (values_.skip || param_.is_meta()) return;
   if (!SG_CUDA || !param_.is_cuda()) {
-    if (param_.dtype() == DType::f64)
-      return run_on_cpu<double>(*optimizer_, param_, grad, states_, sections_, values_);
-    return run_on_cpu<float>(*optimizer_, param_, grad, states_, sections_, values_);
+    const auto run = [&]<class P, class T>(Type<P>, Type<T>) {
+      run_on_cpu<P, T>(*optimizer_, param_, grad, states_, sections_, values_);
+    };
+    if (param_.dtype() == DType::f64) return run(Type<double>{}, Type<double>{});
+    if (param_.dtype() == DType::bf16) return run(Type<bf16>{}, Type<float>{});
+    return run(Type<float>{}, Type<float>{});
   }
   if (groups_.empty()) return;
   cuda::Span span{param_.dtype(),

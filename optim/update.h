@@ -11,6 +11,9 @@
 
 namespace sg::optim {
 
+/// What parameters of `param` are updated in, which is the dtype of their states: f32 for bf16.
+inline DType state_dtype(DType param) { return param == DType::bf16 ? DType::f32 : param; }
+
 /// A run of elements that take one group's hyperparameters.
 struct Section {
   std::int64_t begin = 0, length = 0;
@@ -19,16 +22,18 @@ struct Section {
 
 class Update {
  public:
-  /// `param` and `states` (in the order of state_names()) are flat and contiguous, of one length;
-  /// they are updated in place. Sections ascend; elements in none stay as they are. On a GPU a
-  /// section begins at a multiple of 64 elements, and the whole span is one launch. Errors: sizes
-  /// and dtypes that do not fit, and optimizers that have no kernel for a GPU.
+  /// `param` (f32, f64 or bf16) and `states` (in the order of state_names(), of its dtype, f32 for
+  /// bf16) are flat and contiguous, of one length; they are updated in place. Sections ascend;
+  /// elements in none stay as they are. On a GPU a section begins at a multiple of 64 elements, and
+  /// the whole span is one launch. Errors: sizes and dtypes that do not fit, and optimizers that
+  /// have no kernel for a GPU.
   Update(OptimizerPtr optimizer, Tensor param, std::vector<Tensor> states,
          std::vector<Section> sections);
 
-  /// The values of the next run(). A GPU's go to its memory, in the order of its compute stream.
+  /// The values of the runs from here on, at first those of StepValues itself. A GPU's go to its
+  /// memory, in the order of its compute stream.
   void set(const StepValues& values);
-  /// One update from summed gradients, shaped as the parameters; of those that set() gave. On a GPU
+  /// One update from summed gradients, as many as parameters and of the states' dtype. On a GPU
   /// it changes nothing if a kernel before it has found an error, which the next wait throws.
   void run(const Tensor& grad) const;
 

@@ -44,6 +44,8 @@ for ranks in 1 2 4; do
       --net "$net" --steps 20 --batch-size 64 --no-eval
     part "plans-$net-$ranks-accumulate" "$build/bin/cifar" --device cuda --plan all \
       --ranks "$ranks" --accumulate 2 --net "$net" --steps 10 --batch-size 64 --no-eval --clip-norm 1
+    part "plans-$net-$ranks-bf16" "$build/bin/cifar" --device cuda --dtype bf16 --plan all \
+      --ranks "$ranks" --accumulate 2 --net "$net" --steps 10 --batch-size 64 --no-eval
   done
 done
 # NCCL: with one rank, and with a rank a card where there are several, as threads and as processes.
@@ -60,6 +62,7 @@ else
   echo "skipped: NCCL between cards needs two of them"
 fi
 part learns "$build/bin/cifar" --device cuda --epochs 4
+part learns-bf16 "$build/bin/cifar" --device cuda --dtype bf16 --epochs 4
 part linear "$build/bin/linear" --device cuda --ranks 2 --plan zero3
 
 if [ $quick -eq 0 ] && command -v compute-sanitizer >/dev/null; then

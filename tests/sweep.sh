@@ -17,7 +17,8 @@ failed=0
 for net in ${nets:-tutorial mlp vgg resnet20}; do
   for ranks in 1 2 3 4 8; do
     for options in "" "--accumulate 2" "--checkpoint-activations" "--clip-norm 1" \
-      "--accumulate 2 --checkpoint-activations --clip-norm 1"; do
+      "--accumulate 2 --checkpoint-activations --clip-norm 1" \
+      "--dtype bf16 --accumulate 2 --checkpoint-activations --clip-norm 1"; do
       images=$((ranks * 2))
       case $options in *accumulate*) images=$((images * 2)) ;; esac
       # shellcheck disable=SC2086
@@ -29,7 +30,7 @@ for net in ${nets:-tutorial mlp vgg resnet20}; do
         failed=1
         tail -5 "$log"
       fi
-      printf '%-8s  %d ranks  %-55s %s\n' "$net" "$ranks" "${options:-plain}" "$verdict"
+      printf '%-8s  %d ranks  %-68s %s\n' "$net" "$ranks" "${options:-plain}" "$verdict"
     done
   done
 done

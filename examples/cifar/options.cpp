@@ -16,7 +16,6 @@ namespace sg::cifar {
 namespace {
 
 constexpr std::string_view kSchedules[] = {"constant", "cosine"};
-constexpr std::string_view kDTypes[] = {"f32", "f64"};
 constexpr std::int64_t kMostEpochs = 1'000'000'000;
 
 optim::Schedule make_schedule(const Options& o, std::int64_t steps) {
@@ -70,7 +69,6 @@ Options parse_options(int argc, char** argv) {
       "--no-eval", [&o] { o.evaluate = false; }, "no test accuracy");
   app.add_flag("--checkpoint-activations", o.checkpoint_activations,
                "recompute activations in backward instead of keeping them");
-  app.add_option("--dtype", o.dtype, "f32 or f64 (f32)");
   app.add_option("--init", o.init, "initial weights, a safetensors file");
   app.add_option(
       "--save-weights", o.save_weights,
@@ -82,7 +80,6 @@ Options parse_options(int argc, char** argv) {
   examples::checked_input([&] {
     examples::check_choice("--net", o.net, net_names());
     examples::check_choice("--schedule", o.schedule, kSchedules);
-    examples::check_choice("--dtype", o.dtype, kDTypes);
     SG_CHECK(o.epochs >= 0 && o.epochs <= kMostEpochs, "--epochs {}: use 0 (no training) to {}",
              o.epochs, kMostEpochs);
     SG_CHECK(o.log_interval >= 1, "--log-interval {}: use 1 or more steps", o.log_interval);

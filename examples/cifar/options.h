@@ -22,9 +22,7 @@ struct Options : examples::TrainOptions {
   std::int64_t warmup_steps = 0;
   std::int64_t log_interval = 100;
   std::string metrics;  ///< file of JSON lines, or empty
-  std::string dtype = "f32";
 
-  DType element_type() const { return dtype == "f64" ? DType::f64 : DType::f32; }
   /// One row of the table, or all.
   std::vector<const dist::Plan*> plans() const;
 };

@@ -107,8 +107,8 @@ void train_rank(const Run& run, const Rank& rank, Result& result) {
   if (!o.init.empty()) engine->load_weights(o.init);
   data::Loader loader(run.data.train, loader_options(o));
   Log log(run, total, loader.steps_per_epoch(), rank.index == 0);
-  dist::MicroBatch micro_batch = engine->micro_batch([&engine](std::span<const Var> x) {
-    return cross_entropy(engine->module()(x[0]), x[1].value());
+  dist::MicroBatch micro_batch = engine->micro_batch([&](std::span<const Var> x) {
+    return cross_entropy(cast(engine->module()(x[0]), o.loss_type()), x[1].value());
   });
 
   while (engine->steps() < total && !engine->stop_requested()) {

@@ -22,6 +22,7 @@ constexpr int kMostRanks = 1024;  // each is a thread; more is a typing error
 constexpr std::string_view kOptimizers[] = {"sgd", "adam", "adamw"};
 constexpr std::string_view kExecutors[] = {"auto", "inline", "thread"};
 constexpr std::string_view kDevices[] = {"cpu", "cuda"};
+constexpr std::string_view kDTypes[] = {"f32", "bf16", "f64"};
 
 /// CLI11's complaint in one line, with the nearest option where the name is unknown.
 std::string usage_message(const CLI::App& app, const CLI::ParseError& error) {
@@ -97,6 +98,9 @@ void check(TrainOptions& o, bool batch_given) {
   check_choice("--optimizer", o.optimizer, kOptimizers);
   check_choice("--executor", o.executor, kExecutors);
   check_choice("--device", o.device, kDevices);
+  SG_CHECK(o.dtype != "f16",
+           "--dtype f16: its gradients underflow without a scaled loss; use bf16, or f32");
+  check_choice("--dtype", o.dtype, kDTypes);
   SG_CHECK(o.device == "cpu" || cuda::device_count() > 0,
            "--device cuda: there is no GPU to use: {}; use --device cpu", cuda::why_none());
   if (const auto process = dist::process_environment();
@@ -111,6 +115,12 @@ void check(TrainOptions& o, bool batch_given) {
 }
 
 }  // namespace
+
+DType TrainOptions::element_type() const {
+  return dtype == "f64" ? DType::f64 : dtype == "bf16" ? DType::bf16 : DType::f32;
+}
+
+DType TrainOptions::loss_type() const { return dtype == "f64" ? DType::f64 : DType::f32; }
 
 void add_options(CLI::App& app, TrainOptions& o, Plans plans) {
   app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
@@ -137,6 +147,8 @@ void add_options(CLI::App& app, TrainOptions& o, Plans plans) {
                  "who runs collectives: inline, thread (a comm thread a rank) or auto (auto)");
   app.add_option("--device", o.device,
                  "cpu or cuda (cuda where there is one; between processes cpu)");
+  app.add_option("--dtype", o.dtype,
+                 "of parameters and activations: f32, bf16 (sums stay f32) or f64 (f32)");
   app.add_flag_callback(
       "--no-prefetch", [&o] { o.prefetch = false; },
       "zero3: gather each unit only when it is used");

@@ -57,11 +57,16 @@ struct TrainOptions {
   double clip_norm = 0;
   std::string executor = "auto";
   std::string device = {};  ///< "cpu" or "cuda"; cuda where there is one unless given
+  std::string dtype = "f32";
   bool prefetch = true, graphs = true;
   std::string command_line = {};  ///< the same in every process of a job
   bool speaks = true;             ///< false in the processes of ranks above 0, which print nothing
 
   std::int64_t micro_batch() const { return batch_size / (std::int64_t{ranks} * accumulate); }
+  /// Of parameters and inputs.
+  DType element_type() const;
+  /// Of the loss, to which outputs are cast: f32 for bf16, whose losses would have two digits.
+  DType loss_type() const;
 };
 
 /// The plans of the table by name; where a program can train one after the other, also `all`.

@@ -26,7 +26,8 @@ TEST_P(Graphs, HaveTheBitsOfSingleLaunches) {
   EXPECT_NE(clipped.difference(usual), "");
   t.graphs = false;
   EXPECT_EQ(train(net, t).difference(clipped), "");
-  t = {.plan = plan, .accumulate = accumulate, .steps = 5, .grad_norm = false};
+  t = {
+      .plan = plan, .accumulate = accumulate, .steps = 5, .dtype = DType::bf16, .grad_norm = false};
   const Outcome unread = train(net, t);
   t.micro_batches = true;
   EXPECT_EQ(train(net, t).difference(unread), "");

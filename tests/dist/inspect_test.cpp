@@ -229,6 +229,57 @@ TEST_P(Inspection, WeightsMoveBetweenPlansAndNumbersOfRanks) {
   }
 }
 
+std::vector<double> rounded_to_bf16(std::vector<double> values) {
+  for (double& v : values) v = static_cast<double>(bf16(static_cast<float>(v)));
+  return values;
+}
+
+TEST_P(Inspection, ANetInBf16TakesWeightsOfF32AndGivesItsOwn) {
+  const test::TemporaryFolder folder;
+  const TestNet& net = test_net("convnet");
+  const auto in_bf16 = [&] {
+    const nn::ModulePtr module = net.make();
+    module->to(DType::bf16);
+    return module;
+  };
+  launch_ranks(
+      ranks(),
+      [&](Rank& rank) {
+        const nn::ModulePtr wide = net.make(), half = in_bf16(), plain = in_bf16();
+        if (rank.index == 0) nn::save_weights(*wide, folder / "f32");
+        const auto engine = initialize(half, optim::adam(), {.plan = plan()});
+        engine->sync_buffers();  // all ranks wait for the file
+        const auto first = half->named_parameters()[0].name;
+        const Tensor value = sample_rows(5, 0, 1, {3, 2, 3, 3}, DType::f64).reshape({3, 2, 3, 3});
+        engine->load_parameter(first, value);
+        EXPECT_EQ(engine->full_parameter(first).dtype(), DType::bf16);
+        EXPECT_EQ(engine->full_parameter(first).to_doubles(), rounded_to_bf16(value.to_doubles()));
+
+        engine->load_weights(folder / "f32");
+        nn::load_weights(*plain, folder / "f32");
+        for (const nn::NamedParameter& p : wide->named_parameters()) {
+          const std::vector<double> expected = rounded_to_bf16(p.parameter.value().to_doubles());
+          EXPECT_EQ(engine->full_parameter(p.name).to_doubles(), expected) << p.name;
+          EXPECT_EQ(plain->parameter_named(p.name).value().to_doubles(), expected) << p.name;
+        }
+        const auto buffers = half->named_buffers();
+        EXPECT_EQ(buffers[0].buffer.value().dtype(), DType::bf16);
+        buffers[0].buffer.value().fill(1 + rank.index / 128.0);
+        engine->sync_buffers();
+        EXPECT_EQ(buffers[0].buffer.value().to_doubles(),
+                  rounded_to_bf16(std::vector<double>(3, 1 + (ranks() - 1) / 256.0)));
+
+        engine->save_weights(folder / "bf16");
+        const SafetensorsFile file(folder / "bf16");
+        EXPECT_EQ(file.find(first)->dtype, DType::bf16);
+        EXPECT_EQ(file.find(buffers[0].name)->dtype, DType::bf16);
+        nn::load_weights(*wide, folder / "bf16");
+        EXPECT_EQ(wide->parameter_named(first).value().to_doubles(),
+                  engine->full_parameter(first).to_doubles());
+      },
+      launch());
+}
+
 TEST_P(Inspection, FilesThatDoNotFitChangeNothing) {
   const test::TemporaryFolder folder;
   nn::save_weights(*test_net("mlp").make(), folder / "mlp");

@@ -43,7 +43,7 @@ TEST_P(NcclBits, FastSumsAreClose) {
     t.backend = Backend::nccl;
     t.deterministic = false;
     const Outcome apart = train(GetParam(), t);
-    expect_close(apart, shared, 1e-3);
+    expect_close(apart, shared, families_apart(GetParam(), t));
     for (const Report& report : apart.reports) EXPECT_TRUE(report.matches()) << report.text();
   }
 }

@@ -38,6 +38,7 @@ struct TestNet {
   bool indices = false;      ///< the input is of indices below 11
   bool batch_statistics =
       false;  ///< the mean over micro-batches is another function than the whole batch
+  bool rough = false;  ///< has parameters in bf16
 
   /// Inputs and targets of samples [first, first + count) of a step.
   std::pair<Tensor, Tensor> batch(std::int64_t step, std::int64_t first, std::int64_t count,
@@ -128,15 +129,20 @@ struct Views : nn::Module {
   }
 };
 
-/// Units of two dtypes.
+/// Units of three dtypes.
 struct MixedDtypes : nn::Module {
   nn::Linear narrow = child("narrow", nn::Linear(7, 6));
+  nn::Linear half = child("half", nn::Linear(6, 6));
   nn::Linear wide = child("wide", nn::Linear(6, 5));
   nn::Linear out = child("out", nn::Linear(5, 3));
-  MixedDtypes() { wide.to(DType::f64); }
+  MixedDtypes() {
+    half.to(DType::bf16);
+    wide.to(DType::f64);
+  }
   Var forward(const Var& x) override {
-    const Var y = tanh(wide(cast(narrow(x), DType::f64)));
-    return out(cast(y, out.weight.dtype()));
+    const Var y = tanh(half(cast(narrow(x), half.weight.dtype())));
+    const Var z = tanh(wide(cast(y, wide.weight.dtype())));
+    return out(cast(z, out.weight.dtype()));
   }
 };
 
@@ -176,7 +182,7 @@ inline const std::vector<TestNet>& test_nets() {
       {"reused", maker<Reused>(), {6}, 6},
       {"scalar", maker<Scalar>(), {3}},
       {"views", maker<Views>(), {6}},
-      {"mixed_dtypes", maker<MixedDtypes>(), {7}},
+      {"mixed_dtypes", maker<MixedDtypes>(), {7}, 3, false, false, true},
       {"checkpointed", [] { return nn::share(checkpointed(3)); }, {6}},
   };
   return nets;

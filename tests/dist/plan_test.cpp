@@ -74,6 +74,7 @@ void check_layout(const std::vector<nn::NamedParameter>& parameters, int ranks,
     ASSERT_EQ(unit.name, alone[u].name);
     ASSERT_EQ(unit.padded % (ranks * kBlock), 0) << "a shard is whole blocks";
     ASSERT_GT(unit.padded, 0);
+    ASSERT_EQ(unit.grad_dtype, sum_dtype(unit.dtype));
     std::int64_t end = 0, elements = 0;
     ASSERT_FALSE(unit.segments.empty());
     for (std::size_t s = 0; s < unit.segments.size(); ++s, ++next) {
@@ -104,6 +105,7 @@ void check_layout(const std::vector<nn::NamedParameter>& parameters, int ranks,
 TEST(Units, PropertiesOfRandomModels) {
   std::mt19937 random(3);
   const auto below = [&](int n) { return static_cast<int>(random() % static_cast<unsigned>(n)); };
+  constexpr DType kTypes[] = {DType::f32, DType::f64, DType::bf16};
   for (int trial = 0; trial < 200; ++trial) {
     Declared model;
     std::vector<std::shared_ptr<Declared>> layers;
@@ -111,7 +113,7 @@ TEST(Units, PropertiesOfRandomModels) {
       auto layer = std::make_shared<Declared>();
       for (int p = 0; p < 1 + below(3); ++p) {
         const nn::Parameter parameter = layer->add(fmt::format("p{}", p), {below(5), 1 + below(60)},
-                                                   below(4) == 0 ? DType::f64 : DType::f32);
+                                                   kTypes[below(3)]);
         if (below(4) == 0) parameter.requires_grad_(false);
       }
       model.add_child(fmt::format("layer{}", l), *layer);
@@ -173,15 +175,12 @@ TEST(Units, ExampleNetsHaveSeveral) {
   EXPECT_EQ(elements, 62006);
 }
 
-TEST(Units, SixteenBitParametersAreRefusedByName) {
-  for (const DType dtype : {DType::bf16, DType::f16}) {
-    nn::Linear net(3, 3);
-    net.to(dtype);
-    EXPECT_EQ(
-        error_of([&] { initialize(net, optim::adam()); }),
-        fmt::format("[units] weight is {}; units are f32 or f64, convert the module with to()",
-                    name_of(dtype)));
-  }
+TEST(Units, ParametersInF16AreRefusedByName) {
+  nn::Linear net(3, 3);
+  net.to(DType::f16);
+  EXPECT_EQ(error_of([&] { initialize(net, optim::adam()); }),
+            "[units] weight is f16, whose gradients underflow without a scaled loss; units are "
+            "f32, f64 or bf16, convert the module with to()");
   EXPECT_HAS(error_of([] { initialize(nn::Linear(3, 3), optim::adam(), {.unit_elements = -1}); }),
              "[units] unit_elements must not be negative, got -1");
 }
@@ -261,6 +260,33 @@ TEST(Formula, BytesOfThePlainCase) {
   EXPECT_EQ(bytes_of(predict_two("zero3", 4, 1, {{1, 1}, {1, 1}}, false, false), Kind::gathered),
             (256 + 1024) * 4);
   EXPECT_EQ(bytes_of(predict_two("zero3", 4, 1), Kind::gathered), (256 + 1024) * 4);
+}
+
+// Twos: parameters, whether at rest, gathered or published. Fours: all that is a sum.
+TEST(Formula, OfBf16CountsParametersHalfAndSumsWhole) {
+  constexpr std::int64_t kElements = 256 + 1024, kSent = 3 * (64 + 256);
+  struct Row {
+    const char* plan;
+    std::int64_t parameters, gradients, optimizer, gathered, gathers, scatters;
+  };
+  const Row rows[] = {
+      {"ddp", 2 * kElements, 4 * kElements, 8 * kElements, 0, 4 * kSent, 4 * kSent},
+      {"zero1", 2 * kElements, 4 * kElements, 2 * kElements, 0, 2 * kSent, 4 * kSent},
+      {"zero2", 2 * kElements, kElements, 2 * kElements, 0, 2 * kSent, 3 * 4 * kSent},
+      {"zero3", kElements / 2, kElements, 2 * kElements, 2 * kElements, 3 * 2 * 2 * kSent,
+       3 * 4 * kSent}};
+  for (const Row& row : rows) {
+    std::vector<UnitLayout> units = two_units(4);
+    for (UnitLayout& unit : units) unit.dtype = DType::bf16;
+    const Prediction p = predict(find_plan(row.plan), {&units[0], &units[1]}, {{1, 1}, {1, 1}},
+                                 {0, 1, 1, 0}, 4, 3, 2, true, {4});
+    EXPECT_EQ(bytes_of(p, Kind::parameters), row.parameters) << row.plan;
+    EXPECT_EQ(bytes_of(p, Kind::gradients), row.gradients) << row.plan;
+    EXPECT_EQ(bytes_of(p, Kind::optimizer), row.optimizer) << row.plan;
+    EXPECT_EQ(bytes_of(p, Kind::gathered), row.gathered) << row.plan;
+    EXPECT_EQ(p.traffic.at("all_gather").bytes, row.gathers) << row.plan;
+    EXPECT_EQ(p.traffic.at("reduce_scatter").bytes, row.scatters) << row.plan;
+  }
 }
 
 TEST(Formula, AUnitThatComesAgainAfterAnotherMayBeGatheredTwiceAtOnce) {

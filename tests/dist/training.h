@@ -88,6 +88,15 @@ struct Outcome {
   }
 };
 
+/// Of what is added up of values of `dtype`.
+inline DType sum_dtype(DType dtype) { return is_half(dtype) ? DType::f32 : dtype; }
+
+/// In f32 where the net computes in bf16, as programs do it.
+inline Var squared_error(const Var& output, const Tensor& target) {
+  const DType dtype = sum_dtype(output.dtype());
+  return mse_loss(cast(output, dtype), target.to(dtype));
+}
+
 /// One step of the engine on this rank's micro-batches, by `micro_batch` unless it is null.
 inline void train_step(Engine& engine, const TestNet& net, const Training& t, std::int64_t step,
                        MicroBatch* micro_batch = nullptr) {
@@ -98,7 +107,7 @@ inline void train_step(Engine& engine, const TestNet& net, const Training& t, st
     if (micro_batch != nullptr)
       (*micro_batch)({x, target});
     else
-      engine.backward(mse_loss(engine(x), target));
+      engine.backward(squared_error(engine(x), target));
     EXPECT_EQ(engine.step(), a + 1 == t.accumulate);
   }
 }
@@ -117,7 +126,7 @@ inline EngineOptions engine_options(const Training& t) {
 
 inline nn::ModulePtr make_module(const TestNet& net, const Training& t) {
   const nn::ModulePtr module = net.make();
-  if (t.dtype == DType::f64) module->to(DType::f64);
+  if (t.dtype != DType::f32) module->to(t.dtype);
   return module;
 }
 
@@ -131,7 +140,7 @@ inline Outcome train(const TestNet& net, const Training& t) {
                  const auto engine = initialize(module, optimizer, engine_options(t));
                  Outcome& out = outcomes[static_cast<std::size_t>(rank.index)];
                  MicroBatch micro_batch = engine->micro_batch([&engine](std::span<const Var> x) {
-                   return mse_loss(engine->module()(x[0]), x[1]);
+                   return squared_error(engine->module()(x[0]), x[1].value());
                  });
                  for (int step = 0; step < t.steps; ++step) {
                    train_step(*engine, net, t, step, t.micro_batches ? &micro_batch : nullptr);
@@ -142,10 +151,15 @@ inline Outcome train(const TestNet& net, const Training& t) {
                  for (const nn::NamedParameter& p : module->named_parameters()) {
                    out.parameters[p.name] = engine->full_parameter(p.name).to_doubles();
                    if (!p.parameter.requires_grad()) continue;
-                   out.gradients[p.name] = engine->full_gradient(p.name).to_doubles();
-                   for (const std::string& state : optimizer->state_names())
-                     out.states[p.name + " " + state] =
-                         engine->full_state(p.name, state).to_doubles();
+                   const DType sums = sum_dtype(p.parameter.dtype());
+                   const Tensor gradient = engine->full_gradient(p.name);
+                   EXPECT_EQ(gradient.dtype(), sums) << p.name;
+                   out.gradients[p.name] = gradient.to_doubles();
+                   for (const std::string& name : optimizer->state_names()) {
+                     const Tensor state = engine->full_state(p.name, name);
+                     EXPECT_EQ(state.dtype(), sums) << p.name;
+                     out.states[p.name + " " + name] = state.to_doubles();
+                   }
                  }
                },
                {.threads = t.threads,
@@ -185,7 +199,7 @@ inline Outcome train_plainly(const TestNet& net, const Training& t) {
     for (std::int64_t part = 0; part < parts; ++part) {
       const auto [x, target] = net.batch(step, part * rows, rows, t.dtype);
       rank.state = {.step = step, .first_sample = part * rows};
-      const Var mean = mse_loss((*module)(x), target) * (1.0 / static_cast<double>(parts));
+      const Var mean = squared_error((*module)(x), target) * (1.0 / static_cast<double>(parts));
       loss += mean.item();
       mean.backward();
     }
@@ -212,6 +226,12 @@ inline Outcome train_plainly(const TestNet& net, const Training& t) {
       out.states[p.name + " " + state] = spans.state(p.name, state).to_doubles();
   }
   return out;
+}
+
+/// How far the families of one training may lie apart: rounding, which bf16 makes into steps of
+/// Adam's learning rate.
+inline double families_apart(const TestNet& net, const Training& t) {
+  return net.rough || is_half(t.dtype) ? 0.1 : 1e-3;
 }
 
 /// The largest difference of two outcomes, relative to max(1, |value|).

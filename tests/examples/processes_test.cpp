@@ -50,6 +50,21 @@ TEST_P(Launchers, EveryPlanHasTheBitsAndBytesOfThreads) {
   }
 }
 
+TEST(Processes, HaveTheBitsAndBytesOfThreadsInBf16Too) {
+  const std::string options = "--dtype bf16 --plan all --steps 3 --threads 1 --no-eval ";
+  const fs::path file = scratch("processes.jsonl");
+  const Outcome outcome = shell(launch(kOwn, 2) + binary("cifar") + " " + options + "--data " +
+                                small_data() + " --metrics " + file.string());
+  ASSERT_EQ(outcome.status, 0) << outcome.out << outcome.err;
+  const MetricsFile processes = read_metrics(file), threads = train(options + "--ranks 2");
+  ASSERT_EQ(processes.plans(), threads.plans());
+  for (std::size_t i = 0; i < threads.summaries.size(); ++i) {
+    const std::string plan = threads.plans()[i];
+    EXPECT_EQ(processes.bits(plan), threads.bits(plan)) << plan;
+    EXPECT_EQ(processes.summaries[i].at("traffic"), threads.summaries[i].at("traffic")) << plan;
+  }
+}
+
 TEST(Processes, RanksGivenBesidesAreIgnoredWithAMessage) {
   const Outcome outcome = shell(launch(kOwn, 2) + binary("linear") + " --ranks 3 --plan zero2");
   EXPECT_EQ(outcome.status, 0) << outcome.err;

@@ -25,9 +25,13 @@ int occurrences(const std::string& text, const std::string& pattern) {
   return static_cast<int>(std::distance(std::sregex_iterator(text.begin(), text.end(), regex), {}));
 }
 
-TEST(Linear, PrintsTenLossesThatFallAndAreEqualUnderEveryPlan) {
+class LinearOf : public testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(DTypes, LinearOf, testing::Values("f32", "bf16", "f64"),
+                         [](const auto& info) { return std::string(info.param); });
+
+TEST_P(LinearOf, PrintsTenLossesThatFallAndAreEqualUnderEveryPlan) {
   const auto losses = [](const std::string& options) {
-    const Outcome outcome = run("linear", options + " --threads 1");
+    const Outcome outcome = run("linear", options + " --threads 1 --dtype " + GetParam());
     EXPECT_EQ(outcome.status, 0) << options << outcome.err;
     return outcome.out.substr(0, outcome.out.find("\n\n"));
   };
@@ -136,6 +140,66 @@ TEST(Cifar, WithAccumulationThereAreTwoFamilies) {
   EXPECT_GE(said, file.bits("zero2") != file.bits("ddp") ? 1 : 0) << outcome.out;
   EXPECT_LE(said, 1) << outcome.out;
   EXPECT_EQ(occurrences(outcome.out, "zero3  predicted +. zero2 +. zero2"), 1) << outcome.out;
+}
+
+std::int64_t bytes_of(const json& summary, const char* kind) {
+  return summary.at("bytes").at(kind).at("measured")[0].get<std::int64_t>();
+}
+
+TEST(Cifar, InBf16PlansAgreeAndLossesAreNearThoseOfF32) {
+  const std::string common =
+      "--plan all --ranks 4 --steps 10 --threads 1 --no-eval --no-shuffle --clip-norm 1 ";
+  const MetricsFile wide = train(common), half = train(common + "--dtype bf16");
+  ASSERT_EQ(half.plans(), (std::vector<std::string>{"ddp", "zero1", "zero2", "zero3"}));
+  for (const std::string& plan : half.plans()) EXPECT_EQ(half.bits(plan), half.bits("ddp")) << plan;
+  EXPECT_NE(half.bits("ddp"), wide.bits("ddp"));
+  ASSERT_EQ(half.steps.size(), 40u);
+  for (std::size_t i = 0; i < 40; ++i) {
+    const double expected = wide.steps[i].at("loss").get<double>();
+    EXPECT_NEAR(half.steps[i].at("loss").get<double>(), expected, 0.02 * expected) << i;
+  }
+  for (std::size_t plan = 0; plan < 4; ++plan) {
+    const json &mine = half.summaries[plan], &other = wide.summaries[plan];
+    EXPECT_EQ(2 * bytes_of(mine, "parameters"), bytes_of(other, "parameters"));
+    EXPECT_EQ(2 * bytes_of(mine, "gathered"), bytes_of(other, "gathered"));
+    EXPECT_EQ(bytes_of(mine, "gradients"), bytes_of(other, "gradients"));
+    EXPECT_EQ(bytes_of(mine, "optimizer"), bytes_of(other, "optimizer"));
+    EXPECT_EQ(mine.at("traffic").at("reduce_scatter"), other.at("traffic").at("reduce_scatter"));
+  }
+}
+
+TEST(Cifar, InBf16EveryNetAndOptionAgrees) {
+  for (const char* options :
+       {"--net resnet20 --checkpoint-activations --ranks 2 --batch-size 4 --steps 2",
+        "--net vgg --optimizer sgd --momentum 0.9 --ranks 2 --batch-size 4 --steps 1",
+        "--net mlp --optimizer adamw --ranks 2 --accumulate 2 --steps 3"}) {
+    const Outcome outcome =
+        run("cifar", fmt::format("--dtype bf16 --plan all --threads 1 --no-eval --data {} {}",
+                                 small_data(), options));
+    EXPECT_EQ(outcome.status, 0) << outcome.out << outcome.err;
+    EXPECT_EQ(occurrences(outcome.out, "net +[a-z0-9]+, [0-9,]+ parameters, bf16"), 1)
+        << outcome.out;
+  }
+}
+
+TEST(Cifar, WeightsOfF32AreRoundedIntoABf16Net) {
+  const std::string common = " --threads 1 --no-eval --steps 0 --data " + small_data();
+  const std::string wide = scratch("f32.safetensors"), half = scratch("bf16.safetensors");
+  ASSERT_EQ(run("cifar", "--save-weights " + wide + common).status, 0);
+  const std::string convert =
+      fmt::format("--dtype bf16 --ranks 2 --plan zero3 --seed 9 --init {} --save-weights {}", wide,
+                  half);
+  ASSERT_EQ(run("cifar", convert + common).status, 0);
+  const SafetensorsFile from(wide), to(half);
+  for (const SafetensorsEntry& entry : from.entries()) {
+    const Tensor got = to.read(entry.name);
+    EXPECT_EQ(got.dtype(), DType::bf16);
+    EXPECT_EQ(got.to_doubles(), from.read(entry.name).to(DType::bf16).to_doubles()) << entry.name;
+  }
+  const Outcome trained = run("cifar", fmt::format("--init {} --threads 1 --no-eval --steps 1 "
+                                                   "--data {}",
+                                                   half, small_data()));
+  EXPECT_EQ(trained.status, 0) << "and back into one of f32: " << trained.err;
 }
 
 TEST(Cifar, MetricsAreAsPromised) {

@@ -51,7 +51,9 @@ TEST(Usage, BadOptionsAreRefusedWithTheWayToMendThem) {
       {"--optimizer adan", {"--optimizer adan", "did you mean adam?"}},
       {"--executor threads", {"--executor threads", "did you mean thread?"}},
       {"--schedule cosin", {"--schedule cosin", "did you mean cosine?"}},
-      {"--dtype f16", {"--dtype f16", "f32"}},
+      {"--dtype f16",
+       {"--dtype f16: its gradients underflow without a scaled loss; use bf16, or f32"}},
+      {"--dtype bf61", {"--dtype bf61", "did you mean bf16?", "f32, bf16, f64"}},
       {"--lr -1", {"lr must be >= 0", "-1"}},
       {"--lr nan", {"lr", "nan"}},
       {"--momentum 0.9", {"--momentum", "--optimizer sgd"}},
@@ -71,6 +73,7 @@ TEST(Usage, BadOptionsAreRefusedWithTheWayToMendThem) {
   for (const Case& c : cases) expect_refused("cifar", c.arguments, c.says);
   expect_refused("linear", "--plan all", {"--plan all", "ddp, zero1, zero2, zero3)"});
   expect_refused("linear", "--net mlp", {"there is no option --net"});
+  expect_refused("linear", "--dtype f16", {"use bf16, or f32"});
 }
 
 TEST(Usage, AnUnknownInstructionSetIsRefused) {
@@ -90,7 +93,8 @@ TEST(Usage, HelpListsEveryOptionOfTheContract) {
                              "--seed",         "--no-shuffle",   "--no-eval",
                              "--init",         "--save-weights", "--checkpoint-activations",
                              "--augment",      "--schedule",     "--warmup-steps",
-                             "--log-interval", "--metrics"})
+                             "--log-interval", "--metrics",      "--device",
+                             "--dtype"})
     EXPECT_NE(help.out.find(std::string(option) + " "), std::string::npos) << option << "\n"
                                                                            << help.out;
 }

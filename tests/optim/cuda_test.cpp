@@ -42,12 +42,13 @@ std::vector<Section> sections_of(const Optimizer& optimizer, std::int64_t n, boo
 }
 
 void expect_same_on_gpu(const OptimizerPtr& optimizer, const StepValues& values) {
-  for (const DType dtype : {DType::f32, DType::f64})
+  for (const DType dtype : {DType::f32, DType::f64, DType::bf16})
     for (const std::int64_t n : {1, 3, 64, 1000, 4099}) {
       SCOPED_TRACE(fmt::format("{} {} x {}", optimizer->name(), n, name_of(dtype)));
-      const Tensor param = noise(n, dtype, 1), grad = noise(n, dtype, 2);
+      const DType sums = dtype == DType::bf16 ? DType::f32 : dtype;
+      const Tensor param = noise(n, dtype, 1), grad = noise(n, sums, 2);
       std::vector<Tensor> states;
-      for (int s = 0; s < optimizer->state_slots(); ++s) states.push_back(noise(n, dtype, 3, true));
+      for (int s = 0; s < optimizer->state_slots(); ++s) states.push_back(noise(n, sums, 3, true));
       const Tensor there = param.to(Device{DeviceType::cuda, 0});
       std::vector<Tensor> states_there;
       for (const Tensor& s : states) states_there.push_back(s.to(there.device()));

@@ -97,6 +97,26 @@ TEST(SpanOptimizer, StridedGradients) {
   EXPECT_EQ(x.to_vector<float>(), (std::vector<float>{-1, -3, -5, -2, -4, -6}));
 }
 
+TEST(SpanOptimizer, ParametersInBf16HaveStatesInF32) {
+  const OptimizerPtr a = adamw({.lr = 0.1});
+  const Tensor initial = Tensor::from<float>(std::vector<float>{1, -2, 3.5f}, {3});
+  const Tensor grad = Tensor::from<float>(std::vector<float>{0.25f, -1.5f, 3}, {3});
+  const auto train = [&](DType param, DType gradient) {
+    const Tensor x = initial.clone().to(param);
+    SpanOptimizer optimizer(a, {{"x", x, a->defaults()}});
+    const Tensor g = grad.to(gradient);
+    EXPECT_EQ(optimizer.grad_norm({&g, 1}), std::sqrt(0.0625 + 2.25 + 9));
+    optimizer.step({&g, 1});
+    EXPECT_EQ(optimizer.state("x", "exp_avg").dtype(), DType::f32);
+    EXPECT_EQ(optimizer.state("x", "exp_avg").shape(), x.shape());
+    return std::pair(x.to(DType::bf16).to_doubles(), optimizer.state("x", "exp_avg").to_doubles());
+  };
+  // After one step the f32 parameter, rounded, is the bf16 one.
+  const auto expected = train(DType::f32, DType::f32);
+  EXPECT_EQ(train(DType::bf16, DType::f32), expected);
+  EXPECT_EQ(train(DType::bf16, DType::bf16), expected);
+}
+
 TEST(SpanOptimizer, Errors) {
   const OptimizerPtr a = adam();
   const Hyper h = a->defaults();
@@ -111,9 +131,9 @@ TEST(SpanOptimizer, Errors) {
             "[adam] two parameters are called x");
   EXPECT_EQ(
       error_of([&] {
-        SpanOptimizer(a, {{"x", Tensor::zeros({2}, DType::bf16), h}});
+        SpanOptimizer(a, {{"x", Tensor::zeros({2}, DType::f16), h}});
       }),
-      "[adam] parameter x is bf16 [2]; updates are made in f32 or f64, so keep a master copy");
+      "[adam] parameter x is f16 [2]; parameters are f32, f64 or bf16, so keep a master copy");
   EXPECT_EQ(error_of([&] {
               SpanOptimizer(a, {{"x", x.transpose(0, 1), h}});
             }),
@@ -125,6 +145,10 @@ TEST(SpanOptimizer, Errors) {
               optimizer.step(std::vector<Tensor>{Tensor::zeros({3, 2})});
             }),
             "[adam] parameter x is f32 [2, 3] but its gradient is f32 [3, 2]");
+  EXPECT_EQ(error_of([&] {
+              optimizer.step(std::vector<Tensor>{Tensor::zeros({2, 3}, DType::bf16)});
+            }),
+            "[adam] parameter x is f32 [2, 3] but its gradient is bf16 [2, 3]");
   EXPECT_EQ(error_of([&] { optimizer.steps("z"); }), "[adam] has no parameter z");
   EXPECT_EQ(error_of([&] { optimizer.state("x", "momentum_buffer"); }),
             "[adam] has no state momentum_buffer; it has: exp_avg, exp_avg_sq");

@@ -2,14 +2,15 @@
 
 #include <gtest/gtest.h>
 
-#include <bit>
 #include <cstdint>
+#include <cstring>
 #include <random>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "core/check.h"
+#include "core/dtype.h"
 #include "optim/adam.h"
 #include "optim/optimizer.h"
 #include "optim/sgd.h"
@@ -20,17 +21,20 @@ namespace sg::optim {
 using test::error_of;
 
 /// A parameter with its gradient and states, all random; states not negative, as Adam's second has
-/// to be.
-template <class T>
+/// to be. For a parameter of bf16 all else is f32.
+template <class P>
 struct Problem {
-  std::vector<T> param, grad;
+  using T = compute_t<P>;
+  std::vector<P> param;
+  std::vector<T> grad;
   std::vector<std::vector<T>> states;
 
   Problem(const Optimizer& optimizer, std::size_t n, unsigned seed) {
     std::mt19937 random(seed);
     std::normal_distribution<double> normal;
-    const auto fill = [&](std::vector<T>& values) {
-      for (std::size_t i = 0; i < n; ++i) values.push_back(static_cast<T>(normal(random)));
+    const auto fill = [&]<class V>(std::vector<V>& values) {
+      for (std::size_t i = 0; i < n; ++i)
+        values.push_back(static_cast<V>(static_cast<T>(normal(random))));
     };
     fill(param);
     fill(grad);
@@ -45,7 +49,7 @@ struct Problem {
               std::size_t end) {
     std::vector<std::span<T>> spans;
     for (auto& state : states) spans.push_back(std::span<T>(state).subspan(begin, end - begin));
-    optimizer.update(std::span<T>(param).subspan(begin, end - begin),
+    optimizer.update(std::span<P>(param).subspan(begin, end - begin),
                      std::span<const T>(grad).subspan(begin, end - begin), spans,
                      optimizer.defaults(), values);
   }
@@ -61,12 +65,10 @@ struct Problem {
   }
 
  private:
-  using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
-  static bool same(const std::vector<T>& a, const std::vector<T>& b) {
-    if (a.size() != b.size()) return false;
-    for (std::size_t i = 0; i < a.size(); ++i)
-      if (std::bit_cast<Bits>(a[i]) != std::bit_cast<Bits>(b[i])) return false;
-    return true;
+  template <class V>
+  static bool same(const std::vector<V>& a, const std::vector<V>& b) {
+    return a.size() == b.size() &&
+           (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(V)) == 0);
   }
 };
 
