@@ -158,6 +158,7 @@ std::string settings_text(const Options& o, const dist::Job& job, const data::Sp
           if_set(o.clip_norm > 0, fmt::format("gradient norm at most {}", o.clip_norm)),
           if_set(o.schedule != "constant", o.schedule),
           if_set(o.warmup_steps > 0, fmt::format("{} steps of warm-up", o.warmup_steps))));
+  if (!o.why_cpu.empty()) row("device", fmt::format("cpu: {}", o.why_cpu));
   if (o.device != "cpu")
     row("device", fmt::format("{}; CUDA graphs: {}", o.device,
                               !o.graphs      ? "none"

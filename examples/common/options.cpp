@@ -73,12 +73,13 @@ void check_plan(const TrainOptions& o, bool by_stage, Plans plans) {
   if (!number) check_choice("--plan", o.plan, names);
 }
 
-// The GPU where there is one, which threads share. Processes need NCCL between theirs, which has
-// never run: --device cuda asks for it.
-std::string usual_device() {
-  const auto process = dist::process_environment();
-  const bool alone = !process || process->world_size == 1;
-  return alone && cuda::device_count() > 0 ? "cuda" : "cpu";
+// A GPU where there is one: threads share it, each process must have its own. Sets why_cpu where
+// the machine has GPUs and they are not used.
+std::string usual_device(std::string& why_cpu) {
+  if (cuda::device_count() == 0) return "cpu";
+  if (const auto process = dist::process_environment(); process && process->world_size > 1)
+    why_cpu = dist::why_no_gpu(*process, dist::backend_by_environment());
+  return why_cpu.empty() ? "cuda" : "cpu";
 }
 
 void check(TrainOptions& o, bool batch_given) {
@@ -145,8 +146,7 @@ void add_options(CLI::App& app, TrainOptions& o, Plans plans) {
   app.add_option("--clip-norm", o.clip_norm, "largest global norm of the gradients (0: no limit)");
   app.add_option("--executor", o.executor,
                  "who runs collectives: inline, thread (a comm thread a rank) or auto (auto)");
-  app.add_option("--device", o.device,
-                 "cpu or cuda (cuda where there is one; between processes cpu)");
+  app.add_option("--device", o.device, "cpu or cuda (cuda where there is one, for each process)");
   app.add_option("--dtype", o.dtype,
                  "of parameters and activations: f32, bf16 (sums stay f32) or f64 (f32)");
   app.add_flag_callback(
@@ -178,7 +178,7 @@ void parse(CLI::App& app, TrainOptions& options, int argc, char** argv, Plans pl
     } else if (app.count("--threads") == 0 && options.ranks >= 1) {
       options.threads = dist::default_threads(options.ranks);
     }
-    if (options.device.empty()) options.device = usual_device();
+    if (options.device.empty()) options.device = usual_device(options.why_cpu);
     check_plan(options, app.count("--stage") > 0, plans);
     check(options, app.count("--batch-size") > 0);
   });

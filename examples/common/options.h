@@ -57,6 +57,8 @@ struct TrainOptions {
   double clip_norm = 0;
   std::string executor = "auto";
   std::string device = {};  ///< "cpu" or "cuda"; cuda where there is one unless given
+  std::string why_cpu =
+      {};  ///< what keeps this process from the GPUs that it sees, if no device was given
   std::string dtype = "f32";
   bool prefetch = true, graphs = true;
   std::string command_line = {};  ///< the same in every process of a job

@@ -203,21 +203,26 @@ TEST(ProcessGpus, TheOneThatIsLeftToAProcessIsItsOwn) {
       << launch.err();
 }
 
-TEST(ProcessGpus, AreTakenWhenTheyAreAskedFor) {
+TEST(ProcessGpus, AreTheDefaultWhereEachProcessHasOne) {
   NEEDS_LINEAR();
-  const auto run = [](Words words) {
-    for (const char* word : {"--nproc-per-node", "2", SG_BINARY_DIR "/linear"})
-      words.push_back(word);
-    Launch launch(words, {{"SHARDGRAD_FAKE_CUDA", "1"}});
+  const auto run = [](Words words, const Variables& variables) {
+    Variables all = variables;
+    all["SHARDGRAD_FAKE_CUDA"] = "1";
+    Launch launch(words, all);
     return std::pair(launch.wait(), launch.err());
   };
-  EXPECT_EQ(run({}).first, 0);
-  const auto [status, text] = run({"--backend", "nccl"});
-  EXPECT_NE(status, 0);
-  EXPECT_NE(text.find("the backend nccl connects GPUs, and the ranks compute on cpu; give "
-                      "--device cuda"),
-            std::string::npos)
-      << text;
+  const Words two{"--nproc-per-node", "2", SG_BINARY_DIR "/linear"};
+  const auto [status, text] = run(two, {{"SHARDGRAD_DEADLINE", "0.5"}});
+  EXPECT_EQ(status, 1);
+  EXPECT_NE(text.find("for the GPUs of its peers in connect"), std::string::npos) << text;
+  // One GPU, which two processes cannot share.
+  EXPECT_EQ(run(two, {{"SHARDGRAD_FAKE_CUDA_DEVICES", "1"}}).first, 0);
+  Words cpu{"--backend", "nccl"};
+  cpu.insert(cpu.end(), two.begin(), two.end());
+  cpu.insert(cpu.end(), {"--device", "cpu"});
+  EXPECT_NE(run(cpu, {}).second.find(
+                "the backend nccl connects GPUs, and the ranks compute on cpu; give --device cuda"),
+            std::string::npos);
 }
 
 #endif
