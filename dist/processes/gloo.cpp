@@ -5,6 +5,7 @@
 
 #include "core/check.h"
 #include "dist/processes/gloo_impl.h"
+#include "dist/processes/gloo_store.h"
 #include "dist/processes/sigpipe.h"
 
 namespace sg::dist {
@@ -26,7 +27,8 @@ GlooTransport::Impl::Impl(StoreClient& store, const std::string& address, int ra
   });
   std::string error;
   try {
-    context_->connect(store, deadline);
+    GlooStore addresses(store, deadline);
+    context_->connect(addresses);
   } catch (const std::exception& e) {
     error = e.what();
   }
