@@ -63,7 +63,7 @@ ProcessGroup::~ProcessGroup() {
   const bool failed_outside = !failed_ && std::uncaught_exceptions() > exceptions_;
   if (failed_outside) report("an exception ended the program beside its collectives");
   comm_->stop();
-  if (failed_outside) say_error("{}", dump_history(*comm_));
+  if (failed_outside && options_.dump_collectives) dump_history(*comm_);
   const Clock::time_point end = Clock::now() + Rendezvous::kGoodbye;
   if (!failed_) {
     try {
@@ -111,7 +111,7 @@ void ProcessGroup::run(const std::function<void(Rank&)>& fn) {
   const auto failed = [this](const std::string& error) {
     report(error);
     comm_->stop();
-    say_error("{}", dump_history(*comm_));
+    if (options_.dump_collectives) dump_history(*comm_);
     fail("[rank {}] {}", environment_.rank, error);
   };
   try {
