@@ -249,7 +249,8 @@ void GlooTransport::wait_released(const Posting& mine, std::vector<MarkPtr>*) {
 void GlooTransport::leave() { impl_->leave(); }
 void GlooTransport::poison(const std::string& cause) { impl_->poison(cause); }
 std::string GlooTransport::failure() const { return impl_->failure(); }
-int GlooTransport::gone() const { return impl_->gone(); }
+int GlooTransport::gone() const { return impl_->first_peer(true); }
+int GlooTransport::at_work() const { return impl_->first_peer(false); }
 std::string GlooTransport::whereabouts() const { return impl_->whereabouts(); }
 void GlooTransport::close() { impl_->close(); }
 
