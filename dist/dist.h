@@ -4,3 +4,4 @@
 #include "dist/engine.h"
 #include "dist/job.h"
 #include "dist/launch.h"
+#include "dist/stop_signals.h"

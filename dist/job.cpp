@@ -6,7 +6,7 @@
 #include <cstdlib>
 
 #if SG_GLOO
-#include "dist/processes/group.h"
+#include "dist/processes/process_group.h"
 #else
 namespace sg::dist {
 class ProcessGroup {};

@@ -4,52 +4,23 @@
 #include <sched.h>
 #endif
 
-#include <pthread.h>
-#include <time.h>
-#include <unistd.h>
-
-#include <atomic>
+#include <cerrno>
 #include <charconv>
 #include <cmath>
-#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <mutex>
 #include <thread>
-#include <utility>
 #include <vector>
 
 #include "core/cuda/cuda.h"
 #include "dist/comm/nccl.h"
 #include "dist/comm/threads.h"
+#include "dist/say.h"
 
 namespace sg::dist {
-namespace {
-
-volatile std::sig_atomic_t stop_signals = 0;
-std::atomic<std::int64_t> first_stop{0};  // ms
-static_assert(std::atomic<std::int64_t>::is_always_lock_free, "a signal handler uses it");
-
-std::int64_t now_ms() {
-  timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return t.tv_sec * 1000 + t.tv_nsec / 1'000'000;
-}
-
-void on_stop_signal(int signal) {
-  if (stop_signals == 0) first_stop.store(now_ms());
-  stop_signals = 1;
-  // One that follows at once is the same wish: a terminal's Ctrl-C reaches the program and its
-  // launcher, which passes it on.
-  if (now_ms() - first_stop.load() < 100) return;
-  // A later one ends the process at once, as if the first had never been caught.
-  std::signal(signal, SIG_DFL);
-  std::raise(signal);
-}
-
-}  // namespace
 
 std::chrono::milliseconds default_deadline() {
   const char* text = std::getenv("SHARDGRAD_DEADLINE");
@@ -92,46 +63,23 @@ std::chrono::microseconds default_spin(int ranks, int threads, Executor executor
   return ranks * each <= cores ? WaitOptions{}.spin : std::chrono::microseconds(0);
 }
 
-std::string dump_history(const Comm& comm) {
+void dump_history(const Comm& comm) {
+  const std::string all = comm.history();
+  if (all.empty()) return;
   const char* folder = std::getenv("SHARDGRAD_LOG_DIR");
-  if (folder == nullptr || *folder == '\0')
-    return fmt::format("rank {}: its last collectives (all {} with SHARDGRAD_LOG_DIR=FOLDER)\n{}",
-                       comm.rank(), Comm::kHistory, comm.history(5));
-  const std::string path = fmt::format("{}/collectives.rank{}.txt", folder, comm.rank());
-  std::FILE* file = std::fopen(path.c_str(), "w");
-  if (file == nullptr) return fmt::format("cannot write {}\n", path);
-  const std::string text = comm.history();
-  std::fwrite(text.data(), 1, text.size(), file);
-  std::fclose(file);
-  return fmt::format("rank {}: its last collectives are in {}\n", comm.rank(), path);
+  const bool given = folder != nullptr && *folder != '\0';
+  std::string why = fmt::format("all {} with SHARDGRAD_LOG_DIR=FOLDER", Comm::kHistory);
+  if (given) {
+    const std::string path = fmt::format("{}/collectives.rank{}.txt", folder, comm.rank());
+    std::FILE* file = std::fopen(path.c_str(), "w");
+    const bool whole =
+        file != nullptr && std::fwrite(all.data(), 1, all.size(), file) == all.size();
+    if (file != nullptr && std::fclose(file) == 0 && whole)
+      return say_error("rank {}: its last collectives are in {}\n", comm.rank(), path);
+    why = fmt::format("cannot write {}: {}", path, std::strerror(errno));
+  }
+  say_error("rank {}: its last collectives ({})\n{}", comm.rank(), why, comm.history(5));
 }
-
-// No thread that computes may run a handler: oneDNN 2.6's AVX-512 matrix products keep values below
-// the stack pointer, further than the ABI's 128 bytes, where the kernel puts a handler's frame.
-// With a signal every 2 ms 6 of 6 jobs died of a damaged heap, and none where the handler had a
-// stack of its own. So all threads block the stop signals but one, which does nothing else.
-void install_stop_signals() {
-  static bool installed = false;
-  if (std::exchange(installed, true)) return;
-  std::signal(SIGINT, on_stop_signal);
-  std::signal(SIGTERM, on_stop_signal);
-  sigset_t all, stops;
-  sigfillset(&all);
-  sigemptyset(&stops);
-  for (const int signal : {SIGINT, SIGTERM}) sigaddset(&stops, signal);
-  std::thread([all, stops] {
-    pthread_sigmask(SIG_BLOCK, &all, nullptr);
-    pthread_sigmask(SIG_UNBLOCK, &stops, nullptr);
-    for (;;) pause();
-  }).detach();
-  // What this thread starts from here on inherits it; compute threads that it has already do not.
-#if SG_OPENMP
-#pragma omp parallel
-#endif
-  pthread_sigmask(SIG_BLOCK, &stops, nullptr);
-}
-
-bool stop_signalled() { return stop_signals > 0; }
 
 void launch_ranks(int ranks, const std::function<void(Rank&)>& fn, const LaunchOptions& options) {
   SG_CHECK(ranks >= 1, "[launch] needs at least 1 rank, got {}", ranks);
@@ -197,7 +145,7 @@ void launch_ranks(int ranks, const std::function<void(Rank&)>& fn, const LaunchO
   for (const auto& comm : comms) comm->stop();
   const auto [first, cause] = world.first_failure();
   if (first < 0) return;
-  if (ranks > 1 && std::getenv("SHARDGRAD_LOG_DIR") != nullptr)
+  if (ranks > 1 && options.dump_collectives)
     for (const auto& comm : comms) dump_history(*comm);
   const std::exception_ptr& error = errors[static_cast<std::size_t>(first)];
   if (error == nullptr)  // what watches its GPU told it, and the rank caught it

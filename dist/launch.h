@@ -34,6 +34,9 @@ struct LaunchOptions {
   /// With NCCL: sums in rank order, which gives the bits of ranks that share memory, for more time
   /// and scratch (N - 1 shards of the largest unit). Without NCCL sums always are.
   bool deterministic = deterministic_by_environment();
+  /// When ranks fail, what each has done last goes where dump_history() says, before the error is
+  /// thrown.
+  bool dump_collectives = true;
 };
 
 /// Runs fn on `ranks` threads, each with a Rank and a Comm of its own, and waits for all. If some
@@ -53,15 +56,9 @@ Executor default_executor(int ranks, int threads, int cores = cores_of_affinity(
 std::chrono::microseconds default_spin(int ranks, int threads, Executor executor,
                                        int cores = cores_of_affinity());
 
-/// What failed ranks were doing: the last collectives of `comm`, into a file of the folder
-/// SHARDGRAD_LOG_DIR (collectives.rank2.txt); without it the last five are a text to print.
-std::string dump_history(const Comm& comm);
-
-/// Asks the training loops of this process to finish their step and end. Set by SIGINT and SIGTERM
-/// after install_stop_signals(); a second signal, a tenth of a second later or more, ends the
-/// process at once. The handlers run on a thread of their own; the calling thread, and those that
-/// it starts later, block both signals.
-void install_stop_signals();
-bool stop_signalled();
+/// What a failed rank was doing: the last Comm::kHistory collectives of `comm` into a file of the
+/// folder SHARDGRAD_LOG_DIR (collectives.rank2.txt), which is named on standard error; without that
+/// folder the last five there. Nothing if there were none.
+void dump_history(const Comm& comm);
 
 }  // namespace sg::dist

@@ -10,6 +10,7 @@
 #include "core/rng.h"
 #include "dist/engine.h"
 #include "dist/job.h"
+#include "dist/stop_signals.h"
 #include "examples/common/options.h"
 #include "nn/nn.h"
 

@@ -40,11 +40,10 @@ std::string describe(const Cause& cause, const RunOptions& options, const std::s
 
 Outcome Group::wait() {
   while (!children_.all_ended()) serve_once();
-  if (cause_) find_first_cause();
-  Outcome outcome{.cause = cause_, .status = 0, .stopped = stop_ != 0};
+  Outcome outcome{.cause = first_cause(), .status = 0, .stopped = stop_ != 0};
   const auto& all = children_.all();
-  if (cause_) {
-    outcome.status = cause_->by_peers ? kFailedStatus : cause_->end.status();
+  if (outcome.cause) {
+    outcome.status = outcome.cause->by_peers ? kFailedStatus : outcome.cause->end.status();
   } else if (std::any_of(all.begin(), all.end(), [](const Child& c) { return *c.end != End{}; })) {
     outcome.status = kSignalStatus + stop_;
   }
@@ -106,41 +105,51 @@ bool Group::failed(const Child& child) const {
 void Group::on_ends(const std::vector<int>& ended) {
   if (phase_ == Phase::stopping || phase_ == Phase::killed)
     told_.insert(ended.begin(), ended.end());
-  if (cause_) return;
+  const auto before = static_cast<std::ptrdiff_t>(failures_.size());
   for (const int local_rank : ended) {
     const Child& child = children_.all()[static_cast<std::size_t>(local_rank)];
     if (!failed(child)) continue;
-    // Of ends seen at the same time, an exit may be the answer to a death by signal.
-    if (cause_ && (cause_->end.signalled || !child.end->signalled)) continue;
-    cause_ = Cause{.local_rank = local_rank,
-                   .pid = child.pid,
-                   .end = *child.end,
-                   .unheeded = child.killed ? stop_ : 0};
+    failures_.push_back({.local_rank = local_rank,
+                         .pid = child.pid,
+                         .end = *child.end,
+                         .unheeded = child.killed ? stop_ : 0,
+                         .after_stop = stop_ != 0});
   }
-  if (cause_ && phase_ == Phase::running) enter(Phase::grace, options_.grace);
+  // Of ends seen at the same time, an exit may be the answer to a death by signal.
+  std::stable_partition(failures_.begin() + before, failures_.end(),
+                        [](const Cause& failure) { return failure.end.signalled; });
+  if (!failures_.empty() && phase_ == Phase::running) enter(Phase::grace, options_.grace);
+}
+
+std::optional<Cause> Group::first_cause() {
+  for (const Cause& failure : failures_)
+    if (std::optional<Cause> cause = cause_of(failure)) return cause;
+  return std::nullopt;
 }
 
 // Who ended first may have done so because of another, and says of whom. That one is the cause if
 // it failed as well, be it later.
-void Group::find_first_cause() {
-  const int rank = options_.rank(cause_->local_rank), first = blame_.first_cause(rank);
-  if (first == rank) return;
+std::optional<Cause> Group::cause_of(Cause failure) {
+  const int rank = options_.rank(failure.local_rank), first = blame_.first_cause(rank);
+  if (first == rank) return failure;
   const int local_rank = first - options_.rank(0);
-  const bool here = local_rank >= 0 && local_rank < options_.processes;
-  if (stop_ != 0) {
-    // A rank that missed one which the stop signal ended has not failed.
-    if (here && !failed(children_.all()[static_cast<std::size_t>(local_rank)])) cause_.reset();
-    return;
-  }
-  if (!here) {
-    cause_->because_of = first;
-    return;
+  if (local_rank < 0 || local_rank >= options_.processes) {
+    failure.because_of = first;
+    return failure;
   }
   const Child& child = children_.all()[static_cast<std::size_t>(local_rank)];
-  if (*child.end == End{}) return;
-  const bool told = told_.contains(local_rank) && child.end->signalled &&
-                    (child.end->code == SIGTERM || child.end->code == SIGKILL);
-  cause_ = Cause{.local_rank = local_rank, .pid = child.pid, .end = *child.end, .by_peers = told};
+  // What it did when it was told to end says nothing of why its peers had failed before.
+  const bool told =
+      !failure.after_stop && told_.contains(local_rank) && child.end->signalled &&
+      (child.end->code == SIGTERM || child.end->code == SIGKILL || child.end->code == stop_);
+  if (told)
+    return Cause{
+        .local_rank = local_rank, .pid = child.pid, .end = *child.end, .by_peers = true};
+  for (const Cause& own : failures_)
+    if (own.local_rank == local_rank) return own;
+  // A rank that missed one which the stop signal ended has not failed.
+  if (failure.after_stop) return std::nullopt;
+  return failure;
 }
 
 void Group::on_deadline() {

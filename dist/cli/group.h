@@ -23,6 +23,7 @@ struct Cause {
   int unheeded = 0;                    ///< it outlived this stop signal, and the launcher killed it
   std::optional<int> because_of = {};  ///< a rank of another node, by its own word
   bool by_peers = false;  ///< its peers failed because of it; it did not end until it was told to
+  bool after_stop = false;  ///< a stop signal had been passed on
 };
 
 struct Outcome {
@@ -57,7 +58,8 @@ class Group {
   void kill();
   void enter(Phase phase, double seconds);
   bool failed(const Child& child) const;
-  void find_first_cause();
+  std::optional<Cause> first_cause();
+  std::optional<Cause> cause_of(Cause failure);
   int poll_timeout() const;
 
   const RunOptions& options_;
@@ -67,7 +69,7 @@ class Group {
   Blame& blame_;
   Phase phase_ = Phase::running;
   std::optional<Clock::time_point> deadline_ = {};  ///< of this phase
-  std::optional<Cause> cause_ = {};
+  std::vector<Cause> failures_ = {};                ///< as they were seen
   std::set<int> told_ = {};  ///< local ranks that ended after they were told to
   int stop_ = 0;             ///< the stop signal that was passed on
   bool forced_ = false;      ///< a second one killed all

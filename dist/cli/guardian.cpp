@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include <charconv>
@@ -27,6 +28,24 @@ bool has_variable(const std::filesystem::path& process, std::string_view variabl
   return false;
 }
 
+// A process itself and not its number, which the system gives to another one after its end. Where
+// the kernel has no such handle (Linux before 5.3, some sandboxes) it is the number.
+class ProcessHandle {
+ public:
+  explicit ProcessHandle(pid_t pid)
+      : pid_(pid), fd_(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0))) {}
+  void kill() const {
+    if (fd_.open() && (::syscall(SYS_pidfd_send_signal, fd_.get(), SIGKILL, nullptr, 0) == 0 ||
+                       errno == ESRCH))
+      return;
+    ::kill(pid_, SIGKILL);
+  }
+
+ private:
+  pid_t pid_;
+  Fd fd_;
+};
+
 // Kills all that have the variable. False: there was none.
 bool kill_marked(std::string_view variable) {
   bool found = false;
@@ -37,8 +56,9 @@ bool kill_marked(std::string_view variable) {
     pid_t pid = 0;
     const auto [end, wrong] = std::from_chars(name.data(), name.data() + name.size(), pid);
     if (wrong != std::errc() || end != name.data() + name.size()) continue;
+    const ProcessHandle process(pid);  // before the look: of the one that is seen, or of a dead one
     if (!has_variable(entry->path(), variable)) continue;
-    ::kill(pid, SIGKILL);
+    process.kill();
     found = true;
   }
   return found;
@@ -52,7 +72,7 @@ void hide_from_others() {
       std::memset(*entry, 0, std::strlen(*entry));
 }
 
-[[noreturn]] void guard(const Pipe& pipe, const std::string& mark) {
+[[noreturn]] void guard(const Pipe& pipe, Pipe ready, const std::string& mark) {
   hide_from_others();
   // Who reads the launcher's output is not to wait for this.
   for (const int standard : {0, 1, 2}) ::close(standard);
@@ -61,6 +81,7 @@ void hide_from_others() {
   sigset_t all;
   sigfillset(&all);
   ::sigprocmask(SIG_SETMASK, &all, nullptr);
+  ready = {};  // closed
   std::set<pid_t> groups;
   pid_t group = 0;
   for (;;) {
@@ -77,7 +98,7 @@ void hide_from_others() {
   // What has not died yet, or was about to start another, is found by the next look; one that is
   // starting a program shows no environment for a moment, so a single empty look proves nothing.
   constexpr int kLooks = 50, kEmptyLooks = 3;
-  for (int look = 0, empty = 0; !groups.empty() && look < kLooks && empty < kEmptyLooks; ++look) {
+  for (int look = 0, empty = 0; look < kLooks && empty < kEmptyLooks; ++look) {
     empty = kill_marked("SHARDGRAD_RUN=" + mark) ? 0 : empty + 1;
     ::usleep(20'000);
   }
@@ -87,19 +108,23 @@ void hide_from_others() {
 }  // namespace
 
 Guardian::Guardian() : mark_(fmt::format("{}-{}", ::getpid(), random_token().substr(0, 16))) {
-  Pipe pipe = make_pipe();
+  Pipe pipe = make_pipe(), ready = make_pipe();
   pid_ = ::fork();
   if (pid_ < 0) fail_errno("cannot start a process");
   if (pid_ == 0) {
     pipe.write.reset();
-    guard(pipe, mark_);
+    guard(pipe, std::move(ready), mark_);
   }
   pipe_ = std::move(pipe.write);
+  // Until it has hidden, a guardian above may end it, and nothing must have been started by then.
+  ready.write.reset();
+  char none = 0;
+  while (::read(ready.read.get(), &none, 1) < 0 && errno == EINTR) continue;
 }
 
 Guardian::~Guardian() {
-  pipe_.reset();
-  // It ends at once, unless somebody has stopped it; and has nothing left to guard.
+  // Before its pipe ends: there is nothing to guard any more, and it must not look for it. SIGKILL
+  // ends it whatever it does, stopped or not.
   ::kill(pid_, SIGKILL);
   while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) continue;
 }

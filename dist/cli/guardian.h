@@ -13,7 +13,8 @@ namespace sg::cli {
 
 class Guardian {
  public:
-  /// Forks. Made before everything else that is opened, so that it holds nothing open.
+  /// Forks, and waits until the guardian is on guard. Made before everything else that is opened,
+  /// so that it holds nothing open.
   Guardian();
   ~Guardian();
   Guardian(const Guardian&) = delete;

@@ -24,7 +24,14 @@ void use_nccl(Comm& comm, const NcclOptions& options) {
   comm.use(std::make_unique<NcclGroup>(comm.transport(), options));
 }
 
-NcclGroup::NcclGroup(Transport& host, const NcclOptions& options) : host_(host), options_(options) {
+NcclGroup::NcclGroup(Transport& host, const NcclOptions& options)
+    : host_(host),
+      options_(options),
+      watch_(options.device,
+             {.trouble = [this](const Posting& p, Clock::duration t) { return trouble(p, t); },
+              .idle_trouble = [this] { return idle_trouble(); },
+              .lost = [this](const Posting& p, const std::string& e) { return ended(p, e); },
+              .give_up = [this](const std::string& text) { give_up(text); }}) {
   ncclUniqueId id;
   SG_CHECK(options.id.size() == sizeof id.internal, "[nccl] an id has {} bytes, got {}",
            sizeof id.internal, options.id.size());
@@ -39,18 +46,13 @@ NcclGroup::NcclGroup(Transport& host, const NcclOptions& options) : host_(host),
   config.blocking = 0;
   cuda::current(options.device);  // NCCL takes the thread's current device
   if (options.one_process) cuda::share_pool(options.device, host_.size());
-  watch_ = std::make_unique<Watch>(
-      options.device,
-      Watch::Rules{.trouble = [this](const Posting& p, Clock::duration t) { return trouble(p, t); },
-                   .lost = [this](const Posting& p, const std::string& e) { return ended(p, e); },
-                   .give_up = [this](const std::string& text) { give_up(text); }});
   call({.op = "connect"}, [&](ncclComm_t) {
     return nccl().CommInitRankConfig(&comm_, host_.size(), id, host_.rank(), &config);
   });
 }
 
 NcclGroup::~NcclGroup() {
-  watch_.reset();
+  watch_.stop();
   abort();
   if (!scratch_.defined()) return;
   try {
@@ -75,7 +77,7 @@ void NcclGroup::abort() {
 void NcclGroup::wait_for_room(const Posting& mine) {
   const auto has_room = [&] {
     try {
-      return watch_->has_room();
+      return watch_.has_room();
     } catch (const std::exception& error) {  // the device is lost
       give_up(ended(mine, error.what()));
       return false;
@@ -89,6 +91,11 @@ void NcclGroup::wait_for_room(const Posting& mine) {
 
 template <class F>
 void NcclGroup::call(const Posting& mine, F f) {
+  struct Calling {
+    explicit Calling(std::atomic<bool>& f) : flag(f) { flag = true; }
+    ~Calling() { flag = false; }
+    std::atomic<bool>& flag;
+  } const calling(calling_);
   wait_for_room(mine);
   ncclResult_t result = ncclSuccess;
   {
@@ -184,7 +191,7 @@ void NcclGroup::order_scratch() {
 }
 
 void NcclGroup::drain() {
-  watch_->drain();
+  watch_.drain();
   check();
   trim();
 }

@@ -17,6 +17,8 @@ struct NcclOptions {
   std::chrono::milliseconds deadline;  ///< of each collective; 0: none
   /// Ranks are threads: NCCL then reads and writes the peers' memory itself.
   bool one_process = false;
+  /// How often the end of a rank's program says whose it waits for, on standard error.
+  std::chrono::milliseconds reminder{10'000};
 };
 
 /// Whether this build can connect GPUs (SHARDGRAD_NCCL).

@@ -7,6 +7,7 @@
 
 #include "core/check.h"
 #include "dist/comm/nccl_group.h"
+#include "dist/say.h"
 
 namespace sg::dist {
 namespace {
@@ -52,7 +53,7 @@ void NcclGroup::give_up(const std::string& text) {
   } catch (const std::exception&) {
     // The others cannot be told; they notice by themselves that this rank is gone.
   }
-  watch_->end();
+  watch_.end();
   abort();
 }
 
@@ -62,7 +63,7 @@ std::string NcclGroup::held_up(const Posting& mine, Clock::duration waited) {
   if (!failure.empty())
     return fmt::format("[{}] rank {} stopped in {} because another rank failed: {}", mine.op, rank,
                        name(mine), failure);
-  if (std::string_view(mine.op) == kClose) return {};
+  if (std::string_view(mine.op) == kClose) return held_up_at_end(waited);
   if (const int gone = host_.gone(); gone >= 0) {
     const std::lock_guard lock(mutex_);
     if (gone_ < 0) gone_at_ = Clock::now();
@@ -80,6 +81,36 @@ std::string NcclGroup::held_up(const Posting& mine, Clock::duration waited) {
       "[{}] rank {} waited {} ms for the GPUs of its peers in {}{}; every rank must run the same "
       "steps",
       mine.op, rank, options_.deadline.count(), name(mine), host_.whereabouts());
+}
+
+// Others may have more to do, for as long as they like: only when all have ended is there a
+// deadline.
+std::string NcclGroup::held_up_at_end(Clock::duration waited) {
+  const int rank = host_.rank(), at_work = host_.at_work();
+  if (at_work >= 0) {
+    if (waited - said_ >= options_.reminder) {
+      said_ = waited;
+      const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(waited).count();
+      say_error("[close] rank {} has ended and waits for rank {}, which is at work ({} s){}\n",
+                rank, at_work, seconds, host_.whereabouts());
+    }
+    return {};
+  }
+  if (all_ended_ == Clock::duration{}) all_ended_ = waited;
+  if (options_.deadline.count() == 0 || waited - all_ended_ < options_.deadline) return {};
+  return fmt::format(
+      "[close] rank {} waited {} ms for the GPUs of its peers, all of which have ended", rank,
+      options_.deadline.count());
+}
+
+// It waits for nobody, but NCCL may want all ranks of a host to let go of each other.
+std::string NcclGroup::idle_trouble() const {
+  const std::string failure = host_.failure();
+  if (failure.empty() || calling_) return {};  // a call says more of where it is
+  const std::lock_guard lock(mutex_);
+  if (closed_) return {};
+  return fmt::format("[nccl] rank {} stopped because another rank failed: {}", host_.rank(),
+                     failure);
 }
 
 std::string NcclGroup::trouble(const Posting& mine, Clock::duration waited) {

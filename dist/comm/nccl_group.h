@@ -26,10 +26,10 @@ class NcclGroup final : public DeviceGroup {
   void gather(cuda::Context& context, const Posting& mine, void* out) override;
   std::vector<const void*> terms(cuda::Context& context, const Posting& mine, void* room) override;
   void queued(const Posting& mine, const MarkPtr& finished) override {
-    watch_->add(mine, finished);
+    watch_.add(mine, finished);
   }
   void check() const override;
-  std::uint64_t first_unfinished() const override { return watch_->first_unfinished(); }
+  std::uint64_t first_unfinished() const override { return watch_.first_unfinished(); }
   void trim() override { scratch_ = {}; }
   void drain() override;
   void close() override;
@@ -37,7 +37,7 @@ class NcclGroup final : public DeviceGroup {
  private:
   using Clock = std::chrono::steady_clock;
   static constexpr std::chrono::microseconds kMoment{100};
-  static constexpr const char* kClose = "close";  // has no deadline: others may have more to do
+  static constexpr const char* kClose = "close";
 
   // f(comm) calls NCCL; returns when that has queued its work, throws what went wrong.
   template <class F>
@@ -50,7 +50,9 @@ class NcclGroup final : public DeviceGroup {
 
   // Texts of what ends a group; "" for nothing.
   std::string held_up(const Posting& mine, Clock::duration waited);  // by other ranks
+  std::string held_up_at_end(Clock::duration waited);
   std::string trouble(const Posting& mine, Clock::duration waited);
+  std::string idle_trouble() const;
   std::string broken(const Posting& mine, ncclResult_t result);
   std::string ended(const Posting& mine, const std::string& error) const;
   void give_up(const std::string& text);
@@ -64,7 +66,7 @@ class NcclGroup final : public DeviceGroup {
   ncclComm_t comm_ = nullptr;
   bool closed_ = false;
   std::string failure_;
-  std::atomic<bool> failed_{false};
+  std::atomic<bool> failed_{false}, calling_{false};
   bool aborted_ = false;
   mutable std::condition_variable changed_;  // aborted_
   int gone_ = -1;                            // a rank that was seen to have left
@@ -72,7 +74,8 @@ class NcclGroup final : public DeviceGroup {
   Tensor scratch_;
   cuda::Context* scratch_on_ = nullptr;  // it lives while scratch_ does
   std::int64_t largest_ = 0;
-  std::unique_ptr<Watch> watch_;
+  Clock::duration all_ended_ = {}, said_ = {};  // since close() began; zero: not yet
+  Watch watch_;  // the last: it asks from when it is made
 };
 
 }  // namespace sg::dist

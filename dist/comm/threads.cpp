@@ -76,11 +76,8 @@ class ThreadTransport final : public Transport {
     return world_.poisoned_.load() ? world_.cause() : std::string();
   }
 
-  int gone() const override {
-    for (int r = 0; r < world_.size_; ++r)
-      if (r != rank_ && world_.seats_[static_cast<std::size_t>(r)]->left.load()) return r;
-    return -1;
-  }
+  int gone() const override { return first_peer(true); }
+  int at_work() const override { return first_peer(false); }
 
   void entered(const Posting& posting) override {
     ThreadWorld::Seat& seat = *world_.seats_[static_cast<std::size_t>(rank_)];
@@ -104,6 +101,12 @@ class ThreadTransport final : public Transport {
   }
 
  private:
+  int first_peer(bool left) const {
+    for (int r = 0; r < world_.size_; ++r)
+      if (r != rank_ && world_.seats_[static_cast<std::size_t>(r)]->left.load() == left) return r;
+    return -1;
+  }
+
   void wait_released(std::uint64_t ticket, std::vector<MarkPtr>* read) {
     ThreadWorld::Slot& slot = slot_of(rank_, ticket);
     const std::uint64_t uses = ticket / ThreadWorld::kRing + 1;

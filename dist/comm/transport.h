@@ -94,6 +94,8 @@ class Transport {
   virtual std::string failure() const = 0;
   /// A peer that has left; -1 while all are there.
   virtual int gone() const = 0;
+  /// A peer that has not; -1 when all have.
+  virtual int at_work() const = 0;
   /// This rank has begun a collective that the transport does not carry.
   virtual void entered(const Posting& posting) = 0;
   /// Where the others are as far as this rank knows: "; rank 1 last entered all_gather of ...".

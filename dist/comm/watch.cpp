@@ -7,19 +7,21 @@ namespace {
 
 // Late enough to cost nothing beside a step, soon enough for a failure.
 constexpr std::chrono::milliseconds kInterval{5};
+// Where nothing is queued nobody waits.
+constexpr std::chrono::milliseconds kIdle{50};
 
 }  // namespace
 
 Watch::Watch(Device device, Rules rules)
     : device_(device), rules_(std::move(rules)), thread_([this] { run(); }) {}
 
-Watch::~Watch() {
+void Watch::stop() {
   {
     const std::lock_guard lock(mutex_);
     stop_ = true;
   }
   changed_.notify_all();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 void Watch::add(const Posting& posting, const MarkPtr& finished) {
@@ -76,14 +78,30 @@ bool Watch::is_done(Entry& oldest, std::string* trouble) try {
   return false;
 }
 
+void Watch::give_up(std::unique_lock<std::mutex>& lock, const std::string& text) {
+  ending_ = true;  // from here on marks are reached by what was not done
+  lock.unlock();
+  rules_.give_up(text);
+  lock.lock();
+  given_up_ = true;
+  changed_.notify_all();
+}
+
 void Watch::run() {
   std::unique_lock lock(mutex_);
-  while (true) {
-    changed_.wait(lock, [this] { return stop_ || (!entries_.empty() && !given_up_); });
-    if (stop_) return;
+  const auto ended = [this] { return stop_ || given_up_; };
+  while (!ended()) {
+    std::string text;
+    if (entries_.empty()) {
+      if (changed_.wait_for(lock, kIdle, [&] { return ended() || !entries_.empty(); })) continue;
+      lock.unlock();
+      text = rules_.idle_trouble();
+      lock.lock();
+      if (!text.empty() && !ended()) give_up(lock, text);
+      continue;
+    }
     Entry& oldest = entries_.front();  // others are added behind it meanwhile
     lock.unlock();
-    std::string text;
     const bool done = is_done(oldest, &text);
     lock.lock();
     if (given_up_) continue;
@@ -91,14 +109,9 @@ void Watch::run() {
       entries_.pop_front();
       if (entries_.empty()) changed_.notify_all();
     } else if (!text.empty()) {
-      ending_ = true;  // from here on marks are reached by what was not done
-      lock.unlock();
-      rules_.give_up(text);
-      lock.lock();
-      given_up_ = true;
-      changed_.notify_all();
+      give_up(lock, text);
     } else {
-      changed_.wait_for(lock, kInterval, [this] { return stop_; });
+      changed_.wait_for(lock, kInterval, ended);
     }
   }
 }

@@ -24,6 +24,8 @@ class Watch {
     /// nothing but its peers can hold it up, as what it posts is written and those before it are
     /// done; 0 until then.
     std::function<std::string(const Posting&, Clock::duration waited)> trouble;
+    /// Why, while nothing is queued, nothing ever will be; "" while it may.
+    std::function<std::string()> idle_trouble;
     /// The text for a GPU that cannot be asked any more, with what it said.
     std::function<std::string(const Posting&, const std::string& error)> lost;
     std::function<void(const std::string&)> give_up;  ///< with one of those texts; once
@@ -33,9 +35,9 @@ class Watch {
   /// driver's queue takes about a thousand pieces of work, a collective is half a dozen.
   static constexpr std::size_t kMost = 32;
 
-  /// `device`: of the marks.
+  /// `device`: of the marks. The rules are asked from here on.
   Watch(Device device, Rules rules);
-  ~Watch();
+  ~Watch() { stop(); }
   Watch(const Watch&) = delete;
   Watch& operator=(const Watch&) = delete;
 
@@ -49,6 +51,8 @@ class Watch {
   void end();
   /// Returns when all are done, or were given up.
   void drain();
+  /// The rules are not asked any more when this returns.
+  void stop();
 
  private:
   struct Entry {
@@ -57,6 +61,7 @@ class Watch {
     Clock::time_point begun = {};  // zero: something else holds it up
   };
   void run();
+  void give_up(std::unique_lock<std::mutex>& lock, const std::string& text);
   // Else what it says is wrong with it, if something is.
   bool is_done(Entry& oldest, std::string* trouble);
 

@@ -5,6 +5,7 @@
 
 #include "core/check.h"
 #include "dist/processes/gloo_impl.h"
+#include "dist/processes/gloo_store.h"
 #include "dist/processes/sigpipe.h"
 
 namespace sg::dist {
@@ -26,7 +27,8 @@ GlooTransport::Impl::Impl(StoreClient& store, const std::string& address, int ra
   });
   std::string error;
   try {
-    context_->connect(store, deadline);
+    GlooStore addresses(store, deadline);
+    context_->connect(addresses);
   } catch (const std::exception& e) {
     error = e.what();
   }
@@ -247,7 +249,8 @@ void GlooTransport::wait_released(const Posting& mine, std::vector<MarkPtr>*) {
 void GlooTransport::leave() { impl_->leave(); }
 void GlooTransport::poison(const std::string& cause) { impl_->poison(cause); }
 std::string GlooTransport::failure() const { return impl_->failure(); }
-int GlooTransport::gone() const { return impl_->gone(); }
+int GlooTransport::gone() const { return impl_->first_peer(true); }
+int GlooTransport::at_work() const { return impl_->first_peer(false); }
 std::string GlooTransport::whereabouts() const { return impl_->whereabouts(); }
 void GlooTransport::close() { impl_->close(); }
 

@@ -38,6 +38,7 @@ class GlooTransport final : public Transport {
   void poison(const std::string& cause) override;
   std::string failure() const override;
   int gone() const override;
+  int at_work() const override;
   void entered(const Posting&) override {}  // the next message says how many there were
   std::string whereabouts() const override;
 

@@ -35,9 +35,9 @@ std::string GlooTransport::Impl::failure() const {
   return failure ? fmt::format("rank {}: {}", failure->rank, failure->text) : std::string();
 }
 
-int GlooTransport::Impl::gone() const {
+int GlooTransport::Impl::first_peer(bool left) const {
   for (int r = 0; r < size_; ++r)
-    if (r != rank_ && store_.left(r)) return r;
+    if (r != rank_ && store_.left(r).has_value() == left) return r;
   return -1;
 }
 

@@ -39,7 +39,8 @@ class GlooTransport::Impl {
   void leave() { store_.leave(posted_); }
   void poison(const std::string& cause);
   std::string failure() const;
-  int gone() const;
+  // One that has left, or has not; -1 for none.
+  int first_peer(bool left) const;
   // By the headers that were looked at.
   std::string whereabouts() const;
   int rank() const { return rank_; }

@@ -59,7 +59,7 @@ Mesh::Mesh(const std::string& address, int rank_, int size_, std::chrono::millis
     if (peer != rank) transportContext_->createPair(peer);
 }
 
-void Mesh::connect(StoreClient& store, std::chrono::milliseconds deadline) {
+void Mesh::connect(::gloo::rendezvous::Store& store) {
   std::vector<char> mine;  // an address for each peer, in their order
   for (int peer = 0; peer < size; ++peer) {
     if (peer == rank) continue;
@@ -69,7 +69,7 @@ void Mesh::connect(StoreClient& store, std::chrono::milliseconds deadline) {
   store.set(key_of(rank), mine);
   for (int peer = 0; peer < size; ++peer) {
     if (peer == rank) continue;
-    const std::vector<char> theirs = store.get(key_of(peer), deadline);
+    const std::vector<char> theirs = store.get(key_of(peer));
     SG_CHECK(
         theirs.size() == mine.size(),
         "[launch] rank {} has {} bytes of addresses, rank {} {}; run the same build everywhere",

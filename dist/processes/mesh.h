@@ -4,11 +4,10 @@
 #pragma once
 
 #include <gloo/context.h>
+#include <gloo/rendezvous/store.h>
 
 #include <chrono>
 #include <string>
-
-#include "dist/processes/store_client.h"
 
 namespace sg::dist {
 
@@ -18,7 +17,7 @@ class Mesh final : public ::gloo::Context {
   Mesh(const std::string& address, int rank, int size, std::chrono::milliseconds timeout);
   /// Connects all pairs, which is collective: each rank leaves its addresses in the store. Returns
   /// or throws soon after closeConnections().
-  void connect(StoreClient& store, std::chrono::milliseconds deadline);
+  void connect(::gloo::rendezvous::Store& store);
 };
 
 }  // namespace sg::dist

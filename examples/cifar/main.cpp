@@ -14,6 +14,7 @@
 
 #include "core/safetensors.h"
 #include "dist/job.h"
+#include "dist/stop_signals.h"
 #include "examples/cifar/compare.h"
 #include "examples/cifar/nets.h"
 #include "examples/cifar/train.h"

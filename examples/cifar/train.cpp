@@ -9,6 +9,7 @@
 #include "autograd/ops.h"
 #include "core/rng.h"
 #include "data/loader.h"
+#include "dist/stop_signals.h"
 #include "examples/cifar/nets.h"
 #include "examples/common/progress.h"
 

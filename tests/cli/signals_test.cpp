@@ -1,9 +1,14 @@
 // Stop signals, and the death of the launcher itself.
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cstddef>
 #include <cstring>
 
 #include "tests/cli/support.h"
@@ -99,6 +104,60 @@ TEST(StopSignals, APeerOfOneThatTheyEndedIsNoCause) {
   EXPECT_EQ(own_lines(launch), Words{}) << launch.err();
 }
 
+// What a rank does that fails because of another: "1 0".
+std::string blames(int rank, int another) {
+  return "echo " + std::to_string(rank) + " " + std::to_string(another) +
+         " >&$SHARDGRAD_FAILURE_FD; exit 1";
+}
+
+constexpr const char* kWaits = "echo ready; while :; do sleep 0.02; done";
+
+TEST(StopSignals, AFailureAfterOneIsTheCauseBehindThoseOfItsPeers) {
+  // Rank 1 fails because of rank 0; this because of a signal, or by itself and later.
+  for (const bool by_itself : {false, true}) {
+    Launch launch(shell({"--nproc-per-node", "3"},
+                        "case $RANK in 0) trap '" +
+                            std::string(by_itself ? "sleep 0.3; exit 7" : "exit 143") +
+                            "' TERM;; 1) trap '" + blames(1, 0) +
+                            "' TERM;; 2) trap 'sleep 0.6; exit 9' TERM;; esac; " + kWaits));
+    ASSERT_TRUE(launch.says("ready", 3));
+    launch.signal(SIGTERM);
+    EXPECT_EQ(launch.wait(), by_itself ? 7 : 9) << launch.err();
+    ASSERT_EQ(own_lines(launch).size(), 1u) << launch.err();
+    EXPECT_TRUE(own_lines(launch)[0].starts_with(by_itself ? "shardgrad run: rank 0 (pid "
+                                                           : "shardgrad run: rank 2 (pid "))
+        << launch.err();
+  }
+}
+
+TEST(StopSignals, AFailureBeforeOneStaysTheCause) {
+  // Rank 0 fails because of rank 1, which does nothing of itself.
+  for (const bool obeys : {true, false}) {
+    Launch launch(shell({"--nproc-per-node", "2", "--grace", "15"},
+                        "if [ $RANK = 0 ]; then echo pid $$; echo ready; " + blames(0, 1) +
+                            "; fi; " +
+                            (obeys ? std::string("trap 'exit 130' INT; ") + kWaits
+                                   : std::string("echo ready; exec sleep 60"))));
+    ASSERT_TRUE(launch.says("ready", 2));
+    const pid_t rank_0 = *pids_in(launch.out()).begin();
+    ASSERT_TRUE(eventually([&] { return !alive(rank_0); }, 5));
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));  // the launcher has seen it too
+    launch.signal(SIGINT);
+    EXPECT_EQ(launch.wait(), 1) << launch.err();
+    ASSERT_EQ(own_lines(launch).size(), 1u) << launch.err();
+    const std::string cause = own_lines(launch)[0];
+    if (obeys) {
+      EXPECT_EQ(cause, "shardgrad run: rank 0 (pid " + std::to_string(rank_0) +
+                           ") exited with status 1");
+    } else {
+      EXPECT_TRUE(cause.starts_with("shardgrad run: rank 1 (pid ")) << cause;
+      EXPECT_TRUE(
+          cause.ends_with(") made its peers fail and did not end before signal 2 (SIGINT)"))
+          << cause;
+    }
+  }
+}
+
 TEST(StopSignals, AtRandomMomentsOfTheStart) {
   for (int microseconds = 0; microseconds < 20'000; microseconds += 1'300) {
     Launch launch(shell({"--nproc-per-node", "2"}, "echo pid $$; exec sleep 60"));
@@ -138,6 +197,34 @@ TEST(LauncherKilled, NoDescendantInAGroupOrSessionOfItsOwnStays) {
   for (const pid_t pid : pids)
     EXPECT_TRUE(eventually([&] { return !alive(pid); }, 5)) << pid << " outlived the launcher";
   EXPECT_EQ(launch.wait(), 1000 + SIGKILL);  // and its pipes are closed: nobody holds them
+}
+
+TEST(LauncherKilled, NothingStaysWhereTheKernelHasNoHandlesOfProcesses) {
+  // In a process of its own: what it refuses itself it refuses all that it starts.
+  const pid_t child = ::fork();
+  if (child == 0) {
+    sock_filter program[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_pidfd_open, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    const sock_fprog filter{.len = 4, .filter = program};
+    if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+        ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0)
+      ::_exit(77);
+    if (::syscall(SYS_pidfd_open, ::getpid(), 0) != -1 || errno != ENOSYS) ::_exit(2);
+    Launch launch(shell({}, "setsid sh -c 'echo pid $$; sleep 60; true' & echo pid $$; wait"));
+    if (!launch.says("pid", 2)) ::_exit(3);
+    launch.signal(SIGKILL);
+    for (const pid_t pid : pids_in(launch.out()))
+      if (!eventually([&] { return !alive(pid); }, 5)) ::_exit(4);
+    ::_exit(0);
+  }
+  int raw = 0;
+  ASSERT_EQ(::waitpid(child, &raw, 0), child);
+  if (exit_status(raw) == 77) GTEST_SKIP() << "no system call can be refused here";
+  EXPECT_EQ(exit_status(raw), 0);
 }
 
 TEST(LauncherKilled, NothingOfALauncherBelowItStays) {

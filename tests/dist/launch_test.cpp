@@ -1,10 +1,13 @@
 // Ranks as threads: what each gets, and groups beside and within one another.
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
+#include <filesystem>
 #include <mutex>
 
 #include "dist/arrows.h"
 #include "tests/dist/support.h"
+#include "tests/support/files.h"
 
 namespace sg::dist {
 namespace {
@@ -35,6 +38,82 @@ TEST(Launch, GivesEveryRankItsContext) {
                {.threads = 3, .seed = 17});
   std::sort(seen.begin(), seen.end());
   EXPECT_EQ(seen, (std::vector<int>{0, 1, 2, 3}));
+}
+
+/// What is said on standard error when rank 1 fails after so many collectives, one of each rank.
+std::string said_of_failure(int collectives, const LaunchOptions& options = {}) {
+  testing::internal::CaptureStderr();
+  std::atomic<int> done = 0;  // a failure would end what others are still in
+  EXPECT_EQ(error_of([&] {
+              launch_ranks(
+                  3,
+                  [&](Rank& rank) {
+                    const std::uint64_t mine[] = {1};
+                    for (int i = 0; i < collectives; ++i) exchange(current_comm(), "test", mine);
+                    ++done;
+                    if (rank.index != 1) return;
+                    while (done < 3) std::this_thread::yield();
+                    fail("[test] broken here");
+                  },
+                  options);
+            }),
+            "[rank 1] [test] broken here");
+  return testing::internal::GetCapturedStderr();
+}
+
+std::string exchanges(int first, int end) {
+  std::string lines;
+  for (int i = first; i < end; ++i) lines += fmt::format("exchange (1 x i64, collective {})\n", i);
+  return lines;
+}
+
+TEST(Launch, TheLastCollectivesOfFailedRanksAreDumped) {
+  const char* const value = std::getenv("SHARDGRAD_LOG_DIR");
+  const std::string before = value != nullptr ? value : "";
+  const auto folder_is = [](const std::string& folder) {
+    ::setenv("SHARDGRAD_LOG_DIR", folder.c_str(), 1);
+  };
+  const auto all_said = [](const std::string& after_rank) {
+    std::string text;
+    for (int r = 0; r < 3; ++r) text += fmt::format("rank {}{}", r, after_rank);
+    return text;
+  };
+  ::unsetenv("SHARDGRAD_LOG_DIR");
+  const std::string five =
+      all_said(": its last collectives (all 256 with SHARDGRAD_LOG_DIR=FOLDER)\n" +
+               exchanges(2, 7));
+  EXPECT_EQ(said_of_failure(7), five);
+  folder_is("");
+  EXPECT_EQ(said_of_failure(7), five);
+  EXPECT_EQ(said_of_failure(0), "") << "there were none";
+  EXPECT_EQ(said_of_failure(7, {.dump_collectives = false}), "");
+
+  const test::TemporaryFolder folder;
+  const auto file = [&](int rank) { return folder / fmt::format("collectives.rank{}.txt", rank); };
+  folder_is(folder.string());
+  EXPECT_EQ(said_of_failure(300, {.dump_collectives = false}), "");
+  EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
+  const std::string said = said_of_failure(300);
+  std::string expected;
+  for (int r = 0; r < 3; ++r) {
+    expected += fmt::format("rank {}: its last collectives are in {}\n", r, file(r));
+    EXPECT_EQ(test::read_file(file(r)), exchanges(44, 300));
+  }
+  EXPECT_EQ(said, expected);
+
+  // Where they cannot be written they are not lost.
+  folder_is(folder / "missing");
+  expected.clear();
+  for (int r = 0; r < 3; ++r)
+    expected += fmt::format(
+        "rank {}: its last collectives (cannot write {}/missing/collectives.rank{}.txt: No such "
+        "file or directory)\n{}",
+        r, folder.string(), r, exchanges(2, 7));
+  EXPECT_EQ(said_of_failure(7), expected);
+  if (value != nullptr)
+    folder_is(before);
+  else
+    ::unsetenv("SHARDGRAD_LOG_DIR");
 }
 
 TEST(Launch, OutsideOfOneThereIsAGroupOfOne) {

@@ -1,5 +1,6 @@
 // How waits for GPUs end when something fails.
 #include "tests/dist/nccl_support.h"
+#include "tests/support/processes.h"
 #if SG_NCCL && SG_STAND_IN
 #include <nccl.h>
 
@@ -114,6 +115,49 @@ TEST(NcclFailure, RanksMayEndOneAfterAnother) {
   EXPECT_EQ(failed.launch, "no error");
 }
 
+TEST(NcclFailure, TheEndHasADeadlineWhenAllHaveEnded) {
+  SKIP_WITHOUT_GPUS(2);
+  const Failed failed = run_to_failure(
+      2,
+      [&](Comm& comm) {
+        gather(comm, {0, "fc0"});
+        if (comm.rank() == 0) return;
+        comm.transport().leave();  // it says so, and its GPU does not come to the end
+        sleep_ms(900);
+      },
+      milliseconds(200));
+  EXPECT_EQ(failed.launch,
+            "[rank 0] [close] rank 0 waited 200 ms for the GPUs of its peers, all of which have "
+            "ended");
+}
+
+TEST(NcclFailure, TheEndNamesWhoIsAtWork) {
+  SKIP_WITHOUT_GPUS(2);
+  const std::string id = nccl_id();
+  testing::internal::CaptureStderr();
+  const std::string error = error_of([&] {
+    launch_ranks(2,
+                 [&](Rank& rank) {
+                   Comm& comm = current_comm();
+                   current_rank().device = cuda_device(rank.index);
+                   use_nccl(comm, {.id = id,
+                                   .device = rank.device,
+                                   .deadline = milliseconds(100),
+                                   .one_process = true,
+                                   .reminder = milliseconds(200)});
+                   gather(comm, {0, "fc0"});
+                   if (rank.index == 1) sleep_ms(500);  // longer than the deadline
+                 },
+                 {.threads = 1, .device = cuda_device(0)});
+  });
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(error, "no error");
+  const std::string line =
+      "[close] rank 0 has ended and waits for rank 1, which is at work (0 s); rank 1 last entered "
+      "all_gather of unit 0, fc0 (64 x f32, collective 0)\n";
+  EXPECT_TRUE(said == line || said == line + line) << said;
+}
+
 TEST(NcclFailure, WhatIsGivenUpStaysSo) {
   SKIP_WITHOUT_GPUS(2);
   const Failed failed = run_to_failure(
@@ -171,6 +215,21 @@ TEST(NcclFailure, DifferentSizesEndAtTheDeadline) {
 }
 
 #if SG_NCCL && SG_STAND_IN
+
+TEST(NcclFailure, ARankThatWaitsForNothingLetsGoToo) {
+  SKIP_WITHOUT_GPUS(2);
+  const int before = cuda::fake::nccl_aborts();
+  const Failed failed = run_to_failure(2, [&](Comm& comm) {
+    gather(comm, {0, "fc0"});
+    if (comm.rank() == 1) fail("[test] the disk is full");
+    // This rank's and that of the failed one, whose group ends when all threads have ended.
+    EXPECT_TRUE(test::eventually([&] { return cuda::fake::nccl_aborts() == before + 2; }, 5));
+    gather(comm, {1, "fc1"});
+  });
+  EXPECT_EQ(failed.launch, "[rank 1] [test] the disk is full");
+  EXPECT_EQ(failed.ranks[0],
+            "[nccl] rank 0 stopped because another rank failed: rank 1: [test] the disk is full");
+}
 
 TEST(NcclFailure, AnAsynchronousErrorIsNamed) {
   SKIP_WITHOUT_GPUS(2);

@@ -6,7 +6,7 @@
 
 #include <thread>
 
-#include "dist/processes/group.h"
+#include "dist/processes/process_group.h"
 
 namespace sg::dist {
 namespace {

@@ -7,7 +7,7 @@
 #include <atomic>
 #include <vector>
 
-#include "dist/processes/group.h"
+#include "dist/processes/process_group.h"
 #include "dist/processes/token_file.h"
 #include "tests/dist/support.h"
 #include "tests/support/processes.h"

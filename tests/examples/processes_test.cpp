@@ -20,7 +20,8 @@ INSTANTIATE_TEST_SUITE_P(All, Launchers,
                                                   "--no-python --standalone --nproc-per-node {}"},
                                          Launcher{"mpirun", "mpirun",
                                                   "--oversubscribe --allow-run-as-root -n {}"},
-                                         Launcher{"srun", "srun", "--oversubscribe -n {}"}),
+                                         Launcher{"srun", "srun",
+                                                  "--oversubscribe --overcommit -n {}"}),
                          [](const auto& info) { return std::string(info.param.name); });
 
 TEST_P(Launchers, EveryPlanHasTheBitsAndBytesOfThreads) {

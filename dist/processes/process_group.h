@@ -1,4 +1,5 @@
-// This process's rank of a group of processes: store, transport, Rank and Comm.
+// This process's rank of a group of processes that know each other: its transport, Rank and Comm,
+// how it runs and how it ends.
 #pragma once
 
 #include <functional>
@@ -8,8 +9,7 @@
 #include "dist/environment.h"
 #include "dist/launch.h"
 #include "dist/processes/gloo.h"
-#include "dist/processes/store_client.h"
-#include "dist/processes/store_server.h"
+#include "dist/processes/rendezvous.h"
 
 namespace sg::dist {
 
@@ -27,12 +27,10 @@ class ProcessGroup {
   void run(const std::function<void(Rank&)>& fn);
 
  private:
-  void join(const std::string& configuration);
   void connect();
   /// Tells the other ranks, and the launcher who failed first.
   void report(const std::string& error);
-  void tell_launcher() const;
-
+  StoreClient& store() { return rendezvous_.store(); }
   /// NCCL between the ranks' GPUs, whose id goes through the store. In the scope of a run.
   void connect_gpus();
 
@@ -40,8 +38,7 @@ class ProcessGroup {
   const LaunchOptions options_;
   const int exceptions_;  // under way when this was made
   int threads_ = 1;
-  std::unique_ptr<StoreServer> server_;  // rank 0's
-  std::unique_ptr<StoreClient> client_;
+  Rendezvous rendezvous_;
   std::unique_ptr<Rank>
       context_;  // of the run under way, or of the last: peers may read its memory
   GlooTransport* transport_ = nullptr;  // comm_'s
