@@ -9,6 +9,8 @@ int device_count() { return 0; }
 std::string why_none() { return "this build has no CUDA (configure with SHARDGRAD_CUDA=ON)"; }
 void* allocate(Device device, std::size_t) { fail("[device] {}: {}", name_of(device), why_none()); }
 void free(Memory&, void*) noexcept {}
+void* allocate_pinned(std::size_t) { fail("[memory] pinned memory is for GPUs: {}", why_none()); }
+void free_pinned(void*) noexcept {}
 void synchronize(Device device) { fail("[device] {}: {}", name_of(device), why_none()); }
 MemoryInfo memory_info(Device device) { fail("[device] {}: {}", name_of(device), why_none()); }
 

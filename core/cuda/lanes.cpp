@@ -30,7 +30,14 @@ namespace {
 
 cudaStream_t stream_of(Context& context, Lane lane) {
   context.use();
-  return lane == Lane::compute ? context.compute() : context.communication();
+  switch (lane) {
+    case Lane::communication:
+      return context.communication();
+    case Lane::copies:
+      return context.copies();
+    default:
+      return context.compute();
+  }
 }
 
 }  // namespace
@@ -84,6 +91,12 @@ void copy(Context& context, Lane lane, void* to, const void* from, std::size_t b
   if (bytes == 0) return;
   check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_of(context, lane)),
         "lane", "cudaMemcpyAsync");
+}
+
+void upload(Context& context, Lane lane, void* to, const void* from, std::size_t bytes) {
+  if (bytes == 0) return;
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_of(context, lane)), "lane",
+        "cudaMemcpyAsync");
 }
 
 void zero(Context& context, Lane lane, void* to, std::size_t bytes) {

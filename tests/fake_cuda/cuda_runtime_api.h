@@ -61,6 +61,7 @@ using cudaEvent_t = FakeEvent*;
 using cudaMemPool_t = FakePool*;
 
 inline constexpr unsigned cudaStreamNonBlocking = 1;
+inline constexpr unsigned cudaHostAllocDefault = 0;
 inline constexpr unsigned cudaEventDisableTiming = 2;
 
 const char* cudaGetErrorString(cudaError_t error);
@@ -81,6 +82,9 @@ cudaError_t cudaMemPoolSetAccess(cudaMemPool_t pool, const cudaMemAccessDesc* ac
 cudaError_t cudaDeviceCanAccessPeer(int* can, int device, int peer);
 cudaError_t cudaMallocAsync(void** data, std::size_t bytes, cudaStream_t stream);
 cudaError_t cudaFreeAsync(void* data, cudaStream_t stream);
+
+cudaError_t cudaHostAlloc(void** data, std::size_t bytes, unsigned flags);
+cudaError_t cudaFreeHost(void* data);
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream);
@@ -105,5 +109,11 @@ void enqueue(cudaStream_t stream, std::function<void()> work);
 bool threaded();
 /// From here on asking for events is an error, as if the device were lost.
 void fail_queries(bool fail);
+/// The nth call from now on (the first is 1), on any thread, of the function of that name has this
+/// error, once. Of those that create, allocate and set memory.
+void fail_call(const char* name, int nth, cudaError_t error);
+/// Streams and events that were created and not destroyed.
+int streams();
+int events();
 
 }  // namespace sg::cuda::fake
