@@ -7,6 +7,7 @@
 #include "core/safetensors.h"
 #include "nn/weights.h"
 #include "tests/dist/training.h"
+#include "tests/support/files.h"
 
 namespace sg::dist {
 namespace {
