@@ -25,19 +25,11 @@ ExactSum ExactSum::from_words(std::span<const std::uint64_t> words) {
   return sum;
 }
 
-void ExactSum::add(double term) {
-  const auto bits = std::bit_cast<std::uint64_t>(term);
-  const bool negative = (bits >> 63) != 0;
-  const std::uint64_t exponent = (bits >> 52) & kExponent;
-  std::uint64_t significand = bits & kFraction;
-  if (exponent == kExponent) {
-    flags() |= significand != 0 ? kNan : negative ? kMinusInfinity : kPlusInfinity;
+void ExactSum::add(double value) {
+  const auto [significand, shift, negative, flag] = ExactTerm::of(value);
+  if (flag != ExactTerm::finite) {
+    flags() |= kFlags[flag];
     return;
-  }
-  std::uint64_t shift = 0;
-  if (exponent != 0) {
-    significand |= kFraction + 1;
-    shift = exponent - 1;
   }
   const std::uint64_t low = significand << (shift & 63);
   const std::uint64_t high = (significand >> 1) >> (63 - (shift & 63));
@@ -70,6 +62,21 @@ void ExactSum::merge(const ExactSum& other) {
     words_[i] = total;
   }
   flags() |= other.flags();
+}
+
+void ExactSum::merge_pieces(std::span<const std::int64_t> words) {
+  SG_CHECK(words.size() == ExactPieces::kWords, "[exact_sum] pieces are {} words, got {}",
+           ExactPieces::kWords, words.size());
+  ExactSum sum;
+  std::int64_t carry = 0;
+  for (std::size_t i = 0; i < 2 * kDigits; ++i) {
+    if (i < ExactPieces::kPieces) carry += words[i];
+    sum.words_[i / 2] |= (static_cast<std::uint64_t>(carry) & 0xffffffff) << (i % 2 * 32);
+    carry >>= 32;  // keeps its sign
+  }
+  for (std::size_t flag = ExactTerm::nan; flag <= ExactTerm::minus_infinity; ++flag)
+    if (words[ExactPieces::kPieces - 1 + flag] != 0) sum.flags() |= kFlags[flag];
+  merge(sum);
 }
 
 double ExactSum::value() const {

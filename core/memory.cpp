@@ -5,6 +5,7 @@
 #include <new>
 
 #include "core/check.h"
+#include "core/cuda/cuda.h"
 
 namespace sg {
 namespace {
@@ -18,6 +19,15 @@ std::size_t CachingAllocator::block_size(std::size_t bytes) {
   // Eight classes an octave: at most 12.5 % of slack.
   const std::size_t step = std::max<std::size_t>(std::bit_ceil(bytes) / 16, kAlignment);
   return (bytes + step - 1) / step * step;
+}
+
+CachingAllocator::Source CachingAllocator::main_memory() {
+  return {[](std::size_t bytes) { return std::aligned_alloc(kAlignment, bytes); },
+          [](void* pointer) noexcept { std::free(pointer); }};
+}
+
+CachingAllocator::Source CachingAllocator::pinned_memory() {
+  return {cuda::allocate_pinned, cuda::free_pinned};
 }
 
 CachingAllocator::~CachingAllocator() { trim(); }
@@ -34,7 +44,7 @@ void* CachingAllocator::allocate(std::size_t bytes) {
       return pointer;
     }
   }
-  void* pointer = std::aligned_alloc(kAlignment, size);
+  void* pointer = source_.allocate(size);
   SG_CHECK(pointer != nullptr, "[allocator] the system has no {} bytes left", size);
   return pointer;
 }
@@ -54,7 +64,7 @@ std::int64_t CachingAllocator::cached_bytes() const {
 void CachingAllocator::trim() {
   std::lock_guard lock(mutex_);
   for (auto& [size, blocks] : free_)
-    for (void* block : blocks) std::free(block);
+    for (void* block : blocks) source_.free(block);
   free_.clear();
   cached_ = 0;
 }

@@ -21,7 +21,18 @@ class Context;  // core/cuda/context.h
 /// the same sizes again and again, and fresh pages cost more than the kernels that fill them.
 class CachingAllocator {
  public:
+  /// Where blocks come from, and go at last. `allocate` throws what it has to say, or gives null.
+  struct Source {
+    void* (*allocate)(std::size_t bytes);
+    void (*free)(void* pointer) noexcept;
+  };
+  static Source main_memory();
+  static Source pinned_memory();  ///< that GPUs copy from by themselves
+
+  explicit CachingAllocator(Source source = main_memory()) : source_(source) {}
   ~CachingAllocator();
+  CachingAllocator(const CachingAllocator&) = delete;
+  CachingAllocator& operator=(const CachingAllocator&) = delete;
   void* allocate(std::size_t bytes);
   void free(void* pointer, std::size_t bytes);
   /// Bytes held in free blocks.
@@ -32,6 +43,7 @@ class CachingAllocator {
   static std::size_t block_size(std::size_t bytes);
 
  private:
+  const Source source_;
   mutable std::mutex mutex_;  // a tensor may die on another thread than its rank's
   std::map<std::size_t, std::vector<void*>> free_;
   std::int64_t cached_ = 0;
@@ -41,6 +53,7 @@ class CachingAllocator {
 struct Memory {
   Ledger ledger;
   CachingAllocator allocator;
+  CachingAllocator pinned{CachingAllocator::pinned_memory()};
   std::shared_ptr<cuda::Context> cuda;  ///< made when the rank first uses its GPU
 };
 

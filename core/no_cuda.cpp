@@ -12,6 +12,8 @@ void free(Memory&, void*) noexcept {}
 void store(Device device, void*, std::span<const std::byte>) {
   fail("[device] {}: {}", name_of(device), why_none());
 }
+void* allocate_pinned(std::size_t) { fail("[memory] pinned memory is for GPUs: {}", why_none()); }
+void free_pinned(void*) noexcept {}
 void synchronize(Device device) { fail("[device] {}: {}", name_of(device), why_none()); }
 MemoryInfo memory_info(Device device) { fail("[device] {}: {}", name_of(device), why_none()); }
 

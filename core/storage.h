@@ -19,6 +19,9 @@ class Storage {
  public:
   /// Uninitialised bytes in the current rank's memory (none on `meta`, but booked).
   static std::shared_ptr<Storage> allocate(std::size_t bytes, Device device, Kind kind);
+  /// Pinned main memory, which a GPU copies from while nobody waits (cuda::upload in
+  /// core/cuda/lanes.h). Errors: no GPU.
+  static std::shared_ptr<Storage> allocate_pinned(std::size_t bytes, Kind kind);
   /// Memory of somebody else, which `owner` keeps alive; not booked.
   static std::shared_ptr<Storage> wrap(void* data, std::size_t bytes, std::shared_ptr<void> owner);
   ~Storage();
@@ -29,6 +32,9 @@ class Storage {
   std::size_t bytes() const { return bytes_; }
   Device device() const { return device_; }
   Kind kind() const { return kind_; }
+  /// Where it is booked: main memory is the host's tier for a rank that works on a GPU.
+  Tier tier() const { return tier_; }
+  bool pinned() const { return pinned_; }
   /// Books the bytes under another kind from now on.
   void set_kind(Kind kind);
 
@@ -64,8 +70,12 @@ class Storage {
   std::size_t bytes_ = 0;
   Device device_;
   Kind kind_ = Kind::activations;
+  Tier tier_ = Tier::device;
+  bool pinned_ = false;
   bool has_source_ = false;
   std::uint64_t version_ = 0;
+  static std::shared_ptr<Storage> make_booked(std::size_t bytes, Device device, Kind kind,
+                                              Tier tier);
   void book(Kind kind, std::int64_t bytes);
   std::shared_ptr<Memory> memory_;
   std::shared_ptr<Ledger> account_;

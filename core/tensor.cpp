@@ -24,6 +24,14 @@ Tensor Tensor::empty(const Shape& shape, DType dtype) {
   return empty(shape, dtype, current_rank().device);
 }
 
+Tensor Tensor::empty_pinned(const Shape& shape, DType dtype) {
+  for (const std::int64_t size : shape)
+    SG_CHECK(size >= 0, "[tensor] negative size in shape {}", shape);
+  const std::size_t bytes = static_cast<std::size_t>(sg::numel(shape)) * size_of(dtype);
+  return Tensor(Storage::allocate_pinned(bytes, current_rank().kind), 0, shape,
+                contiguous_strides(shape), dtype);
+}
+
 Tensor Tensor::empty_like(const Tensor& like) {
   const Strides strides = like.is_dense() ? like.strides_ : contiguous_strides(like.shape_);
   return empty_strided(like.shape_, strides, like.dtype_, like.device());

@@ -37,6 +37,8 @@ class Tensor {
   static Tensor empty(const Shape& shape, DType dtype, Device device);
   static Tensor empty_strided(const Shape& shape, const Strides& strides, DType dtype,
                               Device device);
+  /// Uninitialised, in pinned main memory (Storage::allocate_pinned).
+  static Tensor empty_pinned(const Shape& shape, DType dtype = DType::f32);
   /// Uninitialised, with the dtype, device and (if dense) the strides of `like`.
   static Tensor empty_like(const Tensor& like);
   static Tensor zeros(const Shape& shape, DType dtype = DType::f32);

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "core/check.h"
+#include "core/cuda/lanes.h"
 #include "core/fault.h"
 
 namespace sg::data {
@@ -28,8 +29,9 @@ SamplerOptions sampler_options(std::int64_t size, const LoaderOptions& o) {
 }
 
 std::int64_t depth_of(const LoaderOptions& o) {
+  const Rank& rank = current_rank();
   if (o.prefetch == LoaderOptions::kAuto)
-    return available_cores() > o.ranks * current_rank().threads ? 2 : 0;
+    return available_cores() > o.ranks * (rank.device.is_cuda() ? 1 : rank.threads) ? 2 : 0;
   SG_CHECK(o.prefetch >= 0, "[loader] prefetch depth {}; use 0 (none) or more", o.prefetch);
   return o.prefetch;
 }
@@ -50,33 +52,48 @@ Loader::Loader(DatasetPtr set, const LoaderOptions& options)
       image_(static_cast<std::size_t>(set_->image_size())) {
   SG_CHECK(options_.augment.crop >= 0, "[loader] crop padding of {} pixels; use 0 (none) or more",
            options_.augment.crop);
+  const Device device = current_rank().device;
+  if (SG_CUDA && device.is_cuda()) gpu_ = cuda::current(device);
   for (Slot& slot : slots_) make_tensors(slot);
 }
 
 Loader::~Loader() {
-  if (!thread_.joinable()) return;
-  {
-    const std::lock_guard lock(mutex_);
-    stop_ = true;
+  if (thread_.joinable()) {
+    {
+      const std::lock_guard lock(mutex_);
+      stop_ = true;
+    }
+    room_.notify_one();
+    thread_.join();
   }
-  room_.notify_one();
-  thread_.join();
+  // Both sides of copies that are still under way go now, the GPU's in the order of another lane.
+  for (const Slot& slot : slots_) try {
+      if (SG_CUDA && slot.copied != nullptr) cuda::wait(*slot.copied);
+    } catch (const std::exception&) {
+      // The device is lost; its error was thrown where it was found.
+    }
 }
 
 void Loader::make_tensors(Slot& slot) const {
   const Scoped kind(current_rank().kind, Kind::buffers);
   const std::int64_t b = sampler_.micro_batch();
   Batch& batch = slot.batch;
-  // Another thread fills them: main memory, from which a batch goes to the rank's GPU.
-  const Device where = current_rank().device.is_cuda() ? kCpu : current_rank().device;
-  batch.images =
-      Tensor::empty({b, set_->channels, set_->height, set_->width}, options_.dtype, where);
-  batch.labels = Tensor::empty({b}, DType::i64, where);
+  const Shape shape{b, set_->channels, set_->height, set_->width};
+  batch.images = Tensor::empty(shape, options_.dtype);
+  batch.labels = Tensor::empty({b}, DType::i64);
   batch.images.storage()->label = "images";
   batch.labels.storage()->label = "labels";
-  const bool bytes = !batch.images.is_meta();
-  slot.images = bytes ? batch.images.raw_data() : nullptr;
-  slot.labels = bytes ? batch.labels.data<std::int64_t>() : nullptr;
+  if (batch.images.is_meta()) return;
+  if (SG_CUDA && gpu_ != nullptr) {
+    // Memory is given, and was given back before, in the order of the compute lane.
+    slot.unread = cuda::mark(*gpu_, cuda::Lane::compute);
+    if (slot.images != nullptr) return;
+    slot.staged_images = Tensor::empty_pinned(shape, options_.dtype);
+    slot.staged_labels = Tensor::empty_pinned({b}, DType::i64);
+  }
+  const bool staged = slot.staged_images.defined();
+  slot.images = (staged ? slot.staged_images : batch.images).raw_data();
+  slot.labels = (staged ? slot.staged_labels : batch.labels).data<std::int64_t>();
 }
 
 bool Loader::shared(const Slot& slot) const {
@@ -104,6 +121,7 @@ void Loader::fill(Slot& slot, std::int64_t index) {
   batch.valid = slice.valid;
   if (slot.images == nullptr) return;
 
+  if (SG_CUDA && slot.copied != nullptr) cuda::wait(*slot.copied);  // what was staged before
   const bool change = options_.augment.any() || options_.transform;
   const std::size_t stride = image_.size() * size_of(options_.dtype);
   auto* out = static_cast<std::byte*>(slot.images);
@@ -118,6 +136,18 @@ void Loader::fill(Slot& slot, std::int64_t index) {
     if (options_.transform) options_.transform(image_, sample, epoch);
     normalizer_(image_, out);
   }
+  if (SG_CUDA && gpu_ != nullptr) upload(slot);
+}
+
+void Loader::upload(Slot& slot) {
+  const auto queue = [&](const Tensor& to, const Tensor& from) {
+    cuda::upload(*gpu_, cuda::Lane::copies, to.raw_data(), from.raw_data(),
+                 static_cast<std::size_t>(from.bytes()));
+  };
+  cuda::wait(*gpu_, cuda::Lane::copies, *slot.unread);
+  queue(slot.batch.images, slot.staged_images);
+  queue(slot.batch.labels, slot.staged_labels);
+  slot.copied = cuda::mark(*gpu_, cuda::Lane::copies);
 }
 
 void Loader::fill_next(std::unique_lock<std::mutex>& lock) {
@@ -142,6 +172,7 @@ void Loader::fill_next(std::unique_lock<std::mutex>& lock) {
 }
 
 void Loader::run() {
+  if (SG_CUDA && gpu_ != nullptr) cuda::use(slots_.front().batch.images.device());
   const auto depth = static_cast<std::int64_t>(slots_.size()) - 1;
   std::unique_lock lock(mutex_);
   while (true) {
@@ -173,7 +204,10 @@ void Loader::wait(std::unique_lock<std::mutex>& lock, Ready ready) {
 const Batch& Loader::next() {
   // The slot handed out last goes back into the ring, as long as nobody else holds its tensors.
   Slot& last = slot(head_ + static_cast<std::int64_t>(slots_.size()) - 1);
-  if (shared(last)) make_tensors(last);
+  if (shared(last))
+    make_tensors(last);
+  else if (SG_CUDA && gpu_ != nullptr)
+    last.unread = cuda::mark(*gpu_, cuda::Lane::compute);
   const bool background = slots_.size() > 1;
   if (background && !thread_.joinable()) thread_ = std::thread(&Loader::run, this);
 
@@ -189,13 +223,9 @@ const Batch& Loader::next() {
   ++next_;
   lock.unlock();
   if (background) room_.notify_one();
+  if (SG_CUDA && gpu_ != nullptr) cuda::wait(*gpu_, cuda::Lane::compute, *ready.copied);
   if (fault::at("data", {fault::Action::nan}) == fault::Action::nan) ready.batch.images.fill(NAN);
-  const Device device = current_rank().device;
-  if (!device.is_cuda()) return ready.batch;
-  there_ = ready.batch;
-  there_.images = there_.images.to(device);
-  there_.labels = there_.labels.to(device);
-  return there_;
+  return ready.batch;
 }
 
 Position Loader::position() const { return position_of(next_); }

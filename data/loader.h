@@ -10,6 +10,9 @@
 // A rank allocates and frees on its own thread alone: the tensors are made here, on the thread that
 // constructs, calls and destroys the loader, and the background thread only writes their bytes.
 // Where that thread falls behind (a machine with more threads than cores), next() does its work.
+//
+// For a GPU they are written in pinned memory, and whoever wrote them queues the copy on the lane
+// for copies (core/cuda/lanes.h): the batches that are prepared ahead arrive while the GPU computes.
 #pragma once
 
 #include <chrono>
@@ -19,6 +22,7 @@
 #include <exception>
 #include <functional>
 #include <iterator>
+#include <memory>
 #include <mutex>
 #include <span>
 #include <string>
@@ -33,6 +37,11 @@
 #include "data/normalize.h"
 #include "data/sampler.h"
 
+namespace sg::cuda {
+class Context;
+class Mark;
+}  // namespace sg::cuda
+
 namespace sg::data {
 
 /// A place in training: a step of an epoch, and a micro-batch of the step. All count from 0.
@@ -43,7 +52,7 @@ struct Position {
   bool operator==(const Position&) const = default;
 };
 
-/// One micro-batch, on the device of the rank that asked for it. `auto [images, labels] = batch`
+/// One micro-batch, on the device of the rank that made the loader. `auto [images, labels] = batch`
 /// takes the two tensors.
 struct Batch {
   Tensor images;      ///< floating [b, channels, height, width], normalised
@@ -78,7 +87,7 @@ struct LoaderOptions {
   /// Micro-batches that a background thread prepares ahead; 0: no thread, next() fills the tensors
   /// itself (about 25 us for 32 images). kAuto: 2 where cores are left over, counting all ranks as
   /// being on this machine, else 0: a thread that takes turns with one of an OpenMP team holds up
-  /// the whole team.
+  /// the whole team. (A rank on a GPU computes with one thread.)
   int prefetch = kAuto;
   /// How long next() waits for the background thread before it throws; 0: for ever.
   std::chrono::milliseconds deadline = std::chrono::minutes(10);
@@ -128,14 +137,19 @@ class Loader {
  private:
   struct Slot {
     Batch batch;
-    void* images =
-        nullptr;  // bytes of batch's tensors, for the thread that fills them; null on `meta`
+    // Bytes of batch's tensors, for the thread that fills them; null on `meta`. For a GPU those of
+    // the staged ones, which are pinned.
+    void* images = nullptr;
     std::int64_t* labels = nullptr;
+    Tensor staged_images, staged_labels;
+    // The compute lane is done with what batch's tensors held before; they hold what is staged.
+    std::shared_ptr<cuda::Mark> unread, copied;
   };
 
   void make_tensors(Slot& slot) const;
   bool shared(const Slot& slot) const;
   void fill(Slot& slot, std::int64_t index);
+  void upload(Slot& slot);
   void fill_next(std::unique_lock<std::mutex>& lock);  // unlocks while it fills
   void run();                                          // the background thread
   template <class Ready>
@@ -146,7 +160,7 @@ class Loader {
   DatasetPtr set_;
   LoaderOptions options_;
   Normalizer normalizer_;
-  Batch there_;            // what next() gave last, on the rank's GPU
+  cuda::Context* gpu_ = nullptr;  // the rank's, or null
   std::int64_t next_ = 0;  // what next() gives: a micro-batch's index since the start of epoch 0
 
   // A ring with one slot more than the depth: that one is the consumer's. A slot's number counts

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -36,6 +37,20 @@ Prediction predict(const Plan& plan, const std::vector<const UnitLayout*>& units
                    const std::vector<std::int64_t>& control_words);
 
 /// What Engine::report() gives; the same on every rank.
+/// What the driver of the rank's GPU says, and what it is made of: `used` is the sum of the others.
+struct CardReport {
+  std::string name;  ///< "cuda:0"
+  int ranks = 1;     ///< that share it
+  std::int64_t total = 0, used = 0;
+  std::int64_t before = 0;      ///< CUDA's context and other processes, before the first allocation
+  std::int64_t ledger = 0;      ///< what its ranks have booked now
+  std::int64_t workspaces = 0;  ///< of matrix products, one a rank
+  std::int64_t rounding = 0;    ///< what else is in use of the pool: its blocks are of 512 bytes
+  std::int64_t graphs = 0;      ///< tensors of captured graphs, which keep their memory
+  std::int64_t slack = 0;       ///< freed, and kept by the pool
+  std::int64_t since = 0;       ///< come since: kernels, NCCL, other processes
+};
+
 struct Report {
   std::string plan;
   int ranks = 1, accumulate = 1;
@@ -55,6 +70,8 @@ struct Report {
     bool even = true;  ///< the total is a whole number of steps' worth
   };
   std::map<std::string, Flow, std::less<>> traffic;
+  /// When report() was called, where ranks work on a GPU; of this rank's.
+  std::optional<CardReport> card;
   /// Every exact byte and call is as predicted, and gathered is within its bound.
   bool matches() const;
   /// The engine has all parameters, gradients and optimizer states that any rank ever booked.

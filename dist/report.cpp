@@ -1,6 +1,7 @@
 // The report: what the formula predicts beside what the ledger measured, of every rank.
 #include <algorithm>
 
+#include "core/cuda/cuda.h"
 #include "core/exact_sum.h"
 #include "dist/arrows.h"
 #include "dist/engine.h"
@@ -17,6 +18,38 @@ constexpr bool is_exact(Kind kind) {
   return kind == Kind::parameters || kind == Kind::gradients || kind == Kind::optimizer;
 }
 constexpr bool is_predicted(Kind kind) { return is_exact(kind) || kind == Kind::gathered; }
+
+// Collective. All ranks have waited for their GPUs, and nobody allocates there before all have
+// looked.
+CardReport look_at_card(Comm& comm) {
+  const Device device = current_rank().device;
+  cuda::synchronize(device);
+  const std::uint64_t here[] = {0};
+  exchange(comm, "control", here);
+  const cuda::MemoryInfo info = cuda::memory_info(device);
+  const std::uint64_t mine[] = {
+      static_cast<std::uint64_t>(current_rank().ledger().live_total(Tier::device)),
+      static_cast<std::uint64_t>(info.workspace), static_cast<std::uint64_t>(info.before)};
+  const std::vector<std::uint64_t> all = exchange(comm, "control", mine);
+  CardReport card{.name = name_of(device), .total = info.total, .used = info.total - info.free};
+  card.before = info.before;
+  if (comm.has_devices()) {  // one rank a GPU
+    card.ledger = static_cast<std::int64_t>(mine[0]);
+    card.workspaces = info.workspace;
+  } else {
+    card.ranks = comm.size();
+    for (std::size_t r = 0; r < all.size(); r += 3) {
+      card.ledger += static_cast<std::int64_t>(all[r]);
+      card.workspaces += static_cast<std::int64_t>(all[r + 1]);
+      card.before = std::min(card.before, static_cast<std::int64_t>(all[r + 2]));
+    }
+  }
+  card.rounding = info.pool_used - card.ledger - card.workspaces;
+  card.slack = info.pool_reserved - info.pool_used;
+  card.graphs = info.graphs;
+  card.since = card.used - card.before - info.pool_reserved - info.graphs;
+  return card;
+}
 
 }  // namespace
 
@@ -58,6 +91,7 @@ Report Engine::report() {
       report.bytes[i].predicted.push_back(predicted.bytes[i]);
     }
   }
+  if (current_rank().device.is_cuda()) report.card = look_at_card(comm_);
   auto measured = account_->traffic(Phase::training);
   for (const auto& [name, flow] : predicted.traffic) measured.try_emplace(name);
   for (const auto& [name, sum] : measured) {
@@ -113,6 +147,21 @@ std::string Report::text() const {
     for (const std::int64_t of_a_rank : b.elsewhere) more = std::max(more, of_a_rank);
     if (is_exact(kind) && more != 0)
       out += fmt::format("    {:<41} {:>14}\n", "outside of this engine", megabytes(more));
+  }
+  if (card) {
+    out += fmt::format("  {:<43} {:>14}\n", fmt::format("in use on {}, now", card->name),
+                       megabytes(card->used));
+    const auto part = [&](std::string_view what, std::int64_t bytes) {
+      out += fmt::format("    {:<41} {:>14}\n", what, megabytes(bytes));
+    };
+    part("context, other processes, at the start", card->before);
+    part(fmt::format("ledger of {} rank{}", card->ranks, card->ranks == 1 ? "" : "s"),
+         card->ledger);
+    part("cuBLAS workspaces", card->workspaces);
+    part("rounding: what no ledger has", card->rounding);
+    part("CUDA graphs: tensors of captured steps", card->graphs);
+    part("pool slack: freed, kept for later", card->slack);
+    part("since the start: kernels, NCCL, others", card->since);
   }
   out += fmt::format("  {:<28} {:>14} {:>14}\n", "sent a rank and step", "predicted", "measured");
   for (const auto& [name, flow] : traffic) {

@@ -5,6 +5,7 @@
 #include <mutex>
 
 #include "core/check.h"
+#include "optim/cuda/exact_sum.h"
 #include "optim/cuda/update.h"
 #include "optim/spans.h"
 
@@ -43,16 +44,19 @@ void add_squares(std::span<const double> grads, double divisor, ExactSum& sum) {
 
 namespace {
 
-// A GPU adds up the blocks; their sums, an eighth of a byte for each element, come to the CPU.
+// All on the GPU; the sum alone comes to the CPU.
 template <class T>
 void add_squares_on_gpu(const Tensor& grads, double divisor, ExactSum& sum) {
   const Scoped kind(current_rank().kind, Kind::buffers);
   const std::int64_t n = grads.numel();
-  const Tensor sums = Tensor::empty({(n + kernels::kSquaresBlock - 1) / kernels::kSquaresBlock},
-                                    DType::f64, grads.device());
+  const std::int64_t blocks = (n + kernels::kSquaresBlock - 1) / kernels::kSquaresBlock;
+  const Tensor sums = Tensor::empty({blocks}, DType::f64, grads.device());
   cuda::block_squares("clip", grads.device(), span_of<T>(grads).data(), n,
                       gradient_scale<T>(divisor), span_of<double>(sums).data());
-  for (const double block : sums.to_doubles()) sum.add(block);
+  const Tensor words = Tensor::empty({cuda::exact_sum_words()}, DType::i64, grads.device());
+  cuda::sum_exactly("clip", grads.device(), span_of<double>(sums).data(), blocks,
+                    static_cast<std::int64_t*>(words.raw_data()));
+  sum.merge_pieces(words.slice(0, 0, ExactPieces::kWords).to_vector<std::int64_t>());
 }
 
 }  // namespace

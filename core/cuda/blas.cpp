@@ -91,9 +91,7 @@ const Library& library() {
 void check(cublasStatus_t status, const char* op, const char* call) {
   if (status == CUBLAS_STATUS_SUCCESS) [[likely]]
     return;
-  const Rank& rank = current_rank();
-  fail("[{}] {} on {}, rank {}: {}", op, call, name_of(rank.device), rank.index,
-       library().text_of(status));
+  fail("[{}] {} on {}: {}", op, call, where(), library().text_of(status));
 }
 
 cudaDataType_t type_of(DType dtype) {
@@ -145,19 +143,11 @@ using Preference = Owned<cublasLtMatmulPreferenceOpaque_t>;
 /// A rank's handle, its workspace and the algorithms that it has looked up.
 class Blas {
  public:
-  explicit Blas(Context& context) : context_(context) {
-    // The library's, as CUDA's own context is: outside of the ledger, within memory_info().
-    workspace_ = context.allocate(kWorkspace);
-    try {
-      check(library().create(&handle_), "matmul", "cublasLtCreate");
-    } catch (...) {
-      context.free(workspace_);
-      throw;
-    }
+  explicit Blas(Context& context) : context_(context), workspace_(context.workspace(kWorkspace)) {
+    check(library().create(&handle_), "matmul", "cublasLtCreate");
   }
   ~Blas() {
     plans_.clear();
-    context_.free(workspace_);
     library().destroy(handle_);
   }
   Blas(const Blas&) = delete;
@@ -181,7 +171,7 @@ class Blas {
 
   Context& context_;
   cublasLtHandle_t handle_ = nullptr;
-  void* workspace_ = nullptr;
+  void* const workspace_;
   std::map<Key, Plan> plans_;
 };
 
@@ -284,7 +274,7 @@ Blas::Plan Blas::make_plan(const char* op, const Gemm& g, bool with_bias, bool* 
   *found = status == CUBLAS_STATUS_SUCCESS && count == 1 && result.state == CUBLAS_STATUS_SUCCESS;
   if (!*found && !with_bias)
     fail("[{}] cuBLASLt has no algorithm for {} products of {} [{}, {}] x [{}, {}] on {}: {}", op,
-         g.batches, name_of(g.dtype), g.m, g.k, g.k, g.n, name_of(current_rank().device),
+         g.batches, name_of(g.dtype), g.m, g.k, g.k, g.n, where(),
          l.text_of(status == CUBLAS_STATUS_SUCCESS ? CUBLAS_STATUS_NOT_SUPPORTED : status));
   plan.algorithm = result.algo;
   return plan;

@@ -22,14 +22,6 @@ void use_device(int device) {
   tls_device = device;
 }
 
-// An error may be that of work queued long before, of a collective above all.
-std::string last_collective(const Rank& rank) {
-  const auto collectives =
-      rank.memory->cuda != nullptr ? rank.memory->cuda->collectives() : nullptr;
-  const std::string last = collectives != nullptr ? collectives->last() : "";
-  return last.empty() ? last : ", after " + last;
-}
-
 // What was waited for may be the end that giving them up has put to it.
 void check_collectives(const Context& context) {
   if (const auto collectives = context.collectives()) collectives->check();
@@ -41,9 +33,18 @@ void check(cudaError_t status, std::string_view op, std::string_view call) {
   if (status == cudaSuccess) [[likely]]
     return;
   cudaGetLastError();  // it would be reported again by the next call
+  fail("[{}] {} on {}: {} ({})", op, call, where(), cudaGetErrorString(status),
+       cudaGetErrorName(status));
+}
+
+std::string where() {
   const Rank& rank = current_rank();
-  fail("[{}] {} on cuda:{}, rank {}{}: {} ({})", op, call, std::max(tls_device, 0), rank.index,
-       last_collective(rank), cudaGetErrorString(status), cudaGetErrorName(status));
+  // An error may be that of work queued long before, of a collective above all.
+  const auto collectives =
+      rank.memory->cuda != nullptr ? rank.memory->cuda->collectives() : nullptr;
+  const std::string last = collectives != nullptr ? collectives->last() : "";
+  return fmt::format("cuda:{}, rank {}{}{}", std::max(tls_device, 0), rank.index,
+                     last.empty() ? "" : ", after ", last);
 }
 
 void check_call(const Launch& on, cudaError_t status, const char* call) {
@@ -51,7 +52,12 @@ void check_call(const Launch& on, cudaError_t status, const char* call) {
 }
 void check_launch(const Launch& on) { check(cudaGetLastError(), on.op, "the kernel's launch"); }
 
-Context::Context(int device) : device_(device) {
+OwnStream::OwnStream() {
+  check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "device", "cudaStreamCreate");
+}
+
+Context::Context(int device)
+    : device_(device), found_(nullptr, {this}), workspace_(nullptr, {this}) {
   const int count = device_count();
   SG_CHECK(count > 0, "[device] cuda:{} asked for, but {}", device, why_none());
   SG_CHECK(device >= 0 && device < count,
@@ -70,11 +76,11 @@ Context::Context(int device) : device_(device) {
   std::uint64_t keep = UINT64_MAX;
   check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep), "device",
         "cudaMemPoolSetAttribute");
-  check(cudaStreamCreateWithFlags(&compute_, cudaStreamNonBlocking), "device", "cudaStreamCreate");
-  check(cudaStreamCreateWithFlags(&communication_, cudaStreamNonBlocking), "device",
-        "cudaStreamCreate");
-  found_ = static_cast<std::int64_t*>(allocate(4 * sizeof(std::int64_t)));
-  check(cudaMemsetAsync(found_, 0, 4 * sizeof(std::int64_t), compute_), "device",
+  streams_ = std::make_unique<Streams>();
+  const MemoryInfo info = memory_info(cuda_device(device));
+  used_before_ = info.total - info.free - info.pool_reserved;
+  found_.reset(static_cast<std::int64_t*>(allocate(4 * sizeof(std::int64_t))));
+  check(cudaMemsetAsync(found(), 0, 4 * sizeof(std::int64_t), compute()), "device",
         "cudaMemsetAsync");
 }
 
@@ -84,18 +90,18 @@ Context::~Context() {
   // Errors on the way out have been thrown where they were found.
   cudaSetDevice(device_);
   tls_device = device_;
-  if (communication_ != nullptr) cudaStreamSynchronize(communication_);
-  blas_.reset();  // its memory is freed on `compute_`
-  if (found_ != nullptr) cudaFreeAsync(found_, compute_);
-  if (compute_ != nullptr) cudaStreamSynchronize(compute_);
-  if (communication_ != nullptr) cudaStreamDestroy(communication_);
-  if (compute_ != nullptr) cudaStreamDestroy(compute_);
+  for (const cudaStream_t stream : {communication(), copies()}) cudaStreamSynchronize(stream);
+  blas_.reset();
+  workspace_.reset();  // on the compute stream
+  found_.reset();
+  cudaStreamSynchronize(compute());
+  streams_.reset();
   cudaGetLastError();  // else the thread's next launch would be blamed
 }
 
 void* Context::allocate(std::size_t bytes) {
   void* data = nullptr;
-  const cudaError_t status = cudaMallocAsync(&data, bytes, compute_);
+  const cudaError_t status = cudaMallocAsync(&data, bytes, compute());
   if (status == cudaErrorMemoryAllocation) {
     cudaGetLastError();
     const MemoryInfo info = memory_info(cuda_device(device_));
@@ -110,18 +116,26 @@ void* Context::allocate(std::size_t bytes) {
   return data;
 }
 
+void* Context::workspace(std::size_t bytes) {
+  if (workspace_ == nullptr) {
+    workspace_.reset(static_cast<char*>(allocate(bytes)));
+    workspace_bytes_ = bytes;
+  }
+  return workspace_.get();
+}
+
 void Context::free(void* data) noexcept {
   // A graph may free what it allocates, and nothing else.
   if (capturing_ && captured_.erase(data) == 0) return freed_later_.push_back(data);
   if (lost_.erase(data) != 0) return;
   // A failure here follows one that has been, or will be, thrown by the call that it concerns.
   if (tls_device != device_ && cudaSetDevice(device_) == cudaSuccess) tls_device = device_;
-  if (cudaFreeAsync(data, compute_) != cudaSuccess) cudaGetLastError();
+  if (cudaFreeAsync(data, compute()) != cudaSuccess) cudaGetLastError();
 }
 
 void Context::begin_capture() {
   use();
-  check(cudaStreamBeginCapture(compute_, cudaStreamCaptureModeThreadLocal), "graph",
+  check(cudaStreamBeginCapture(compute(), cudaStreamCaptureModeThreadLocal), "graph",
         "cudaStreamBeginCapture");
   capturing_ = true;
 }
@@ -129,7 +143,7 @@ void Context::begin_capture() {
 cudaGraph_t Context::end_capture() {
   cudaGraph_t graph = nullptr;
   const std::size_t kept = captured_.size();
-  const cudaError_t status = cudaStreamEndCapture(compute_, &graph);
+  const cudaError_t status = cudaStreamEndCapture(compute(), &graph);
   capturing_ = false;
   lost_.merge(captured_);
   captured_.clear();
@@ -145,7 +159,7 @@ cudaGraph_t Context::end_capture() {
 
 void Context::drop_capture() noexcept {
   cudaGraph_t graph = nullptr;
-  cudaStreamEndCapture(compute_, &graph);
+  cudaStreamEndCapture(compute(), &graph);
   if (graph != nullptr) cudaGraphDestroy(graph);
   capturing_ = false;
   lost_.merge(captured_);
@@ -170,12 +184,13 @@ void Context::synchronize(std::string_view op) {
     if (status != cudaSuccess) check_collectives(*this);
     check(status, op, call);
   };
-  checked(cudaMemcpyAsync(found, found_, sizeof found, cudaMemcpyDeviceToHost, compute_),
+  checked(cudaMemcpyAsync(found, this->found(), sizeof found, cudaMemcpyDeviceToHost, compute()),
           "cudaMemcpyAsync");
-  checked(cudaStreamSynchronize(compute_), "cudaStreamSynchronize");
+  checked(cudaStreamSynchronize(compute()), "cudaStreamSynchronize");
   check_collectives(*this);
   if (found[0] == kFine) return;
-  check(cudaMemsetAsync(found_, 0, 4 * sizeof(std::int64_t), compute_), op, "cudaMemsetAsync");
+  check(cudaMemsetAsync(this->found(), 0, 4 * sizeof(std::int64_t), compute()), op,
+        "cudaMemsetAsync");
   if (found[0] == kIndexOutside)
     fail("[embedding] index {} at position {} is outside [0, {})", found[1], found[2], found[3]);
   fail("[cross_entropy] target {} at index {} is outside [0, {})", found[1], found[2], found[3]);
@@ -209,6 +224,25 @@ void store(Device device, void* to, std::span<const std::byte> bytes) {
 
 void free(Memory& memory, void* data) noexcept { memory.cuda->free(data); }
 
+void* allocate_pinned(std::size_t bytes) {
+  context(current_rank().device);  // it is pinned for the thread's current device
+  void* data = nullptr;
+  const cudaError_t status = cudaHostAlloc(&data, bytes, cudaHostAllocDefault);
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    fail(
+        "[memory] rank {} asked for {} bytes of pinned main memory, and the system gives no more; "
+        "use a smaller batch or less prefetch, or free memory of the host",
+        current_rank().index, bytes);
+  }
+  check(status, "memory", "cudaHostAlloc");
+  return data;
+}
+
+void free_pinned(void* data) noexcept {
+  if (cudaFreeHost(data) != cudaSuccess) cudaGetLastError();
+}
+
 int device_count() {
   int count = 0;
   if (cudaGetDeviceCount(&count) != cudaSuccess) {
@@ -228,7 +262,8 @@ std::string why_none() {
 
 void synchronize(Device device) {
   Context& c = context(device);
-  check(cudaStreamSynchronize(c.communication()), "synchronize", "cudaStreamSynchronize");
+  for (const cudaStream_t stream : {c.communication(), c.copies()})
+    check(cudaStreamSynchronize(stream), "synchronize", "cudaStreamSynchronize");
   c.synchronize("synchronize");
 }
 
@@ -248,6 +283,14 @@ MemoryInfo memory_info(Device device) {
   check(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &bytes), "device",
         "cudaMemPoolGetAttribute");
   info.pool_used = static_cast<std::int64_t>(bytes);
+  check(cudaDeviceGetGraphMemAttribute(device.index, cudaGraphMemAttrReservedMemCurrent, &bytes),
+        "device", "cudaDeviceGetGraphMemAttribute");
+  info.graphs = static_cast<std::int64_t>(bytes);
+  const std::shared_ptr<Context>& own = current_rank().memory->cuda;
+  if (own != nullptr && own->device() == device.index) {
+    info.before = own->used_before();
+    info.workspace = static_cast<std::int64_t>(own->workspace_bytes());
+  }
   return info;
 }
 

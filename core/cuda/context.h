@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <memory>
 #include <set>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -21,12 +22,29 @@ namespace sg::cuda {
 /// Throws unless `status` is success: "[relu] cudaMallocAsync on cuda:0, rank 2, after all_gather
 /// of unit 1 (...): out of memory".
 void check(cudaError_t status, std::string_view op, std::string_view call);
+/// For error texts: "cuda:0, rank 2, after all_gather of unit 1 (...)", the last being the rank's
+/// last collective, if there was one.
+std::string where();
 
 class Blas;  // of blas.cpp
 
+/// A stream of the thread's current device; it goes when what is queued on it is done.
+class OwnStream {
+ public:
+  OwnStream();
+  ~OwnStream() { cudaStreamDestroy(stream_); }
+  OwnStream(const OwnStream&) = delete;
+  OwnStream& operator=(const OwnStream&) = delete;
+  cudaStream_t get() const { return stream_; }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+};
+
 class Context {
  public:
-  /// Errors: there is no such device, or no driver (the text says which).
+  /// Errors: there is no such device, or no driver (the text says which). Nothing is left of one
+  /// that throws.
   explicit Context(int device);
   ~Context();
   Context(const Context&) = delete;
@@ -40,9 +58,12 @@ class Context {
   void use() const;
   int processors() const { return processors_; }
   /// Ops run here, in program order.
-  cudaStream_t compute() const { return compute_; }
-  /// Collectives and prefetched copies, beside `compute`.
-  cudaStream_t communication() const { return communication_; }
+  cudaStream_t compute() const { return streams_->compute.get(); }
+  /// Collectives, beside `compute`.
+  cudaStream_t communication() const { return streams_->communication.get(); }
+
+  /// What comes from main memory, while ops compute.
+  cudaStream_t copies() const { return streams_->copies.get(); }
 
   /// Stream-ordered: the bytes are the caller's for work on `compute` from now on, and until the
   /// work queued before free().
@@ -62,7 +83,7 @@ class Context {
 
   /// Words that kernels write what they find wrong to: {code, value, place, limit}; 0 is fine. On
   /// the device; one error stays.
-  std::int64_t* found() const { return found_; }
+  std::int64_t* found() const { return found_.get(); }
 
   /// See lanes.h; null where there are none.
   std::shared_ptr<const Collectives> collectives() const { return collectives_.lock(); }
@@ -72,19 +93,38 @@ class Context {
 
   /// What matrix products need, made by the first of them.
   std::shared_ptr<Blas>& blas() { return blas_; }
+  /// Memory that they work in, of the size that is asked for first. Outside of the ledger, as
+  /// CUDA's own is: memory_info() names it.
+  void* workspace(std::size_t bytes);
+  std::size_t workspace_bytes() const { return workspace_bytes_; }
+  /// MemoryInfo::before.
+  std::int64_t used_before() const { return used_before_; }
 
  private:
+  struct Streams {
+    OwnStream compute, communication, copies;
+  };
+  struct Free {
+    Context* context;
+    void operator()(void* data) const noexcept { context->free(data); }
+  };
+  template <class T>
+  using Owned = std::unique_ptr<T, Free>;
+
   int device_;
   int processors_ = 1;
   bool reads_host_memory_ = false;
-  cudaStream_t compute_ = nullptr, communication_ = nullptr;
-  std::int64_t* found_ = nullptr;
+  bool capturing_ = false;
+  std::set<void*> captured_;          // allocated since the capture began
+  std::set<void*> lost_;              // of those, what is still held although its graph is gone
+  std::vector<void*> freed_later_;    // memory from before that was freed since
+  std::unique_ptr<Streams> streams_;  // made when the device is known to be there
+  std::int64_t used_before_ = 0;
+  Owned<std::int64_t> found_;
+  Owned<char> workspace_;
+  std::size_t workspace_bytes_ = 0;
   std::shared_ptr<Blas> blas_;
   std::weak_ptr<const Collectives> collectives_;
-  bool capturing_ = false;
-  std::set<void*> captured_;        // allocated since the capture began
-  std::set<void*> lost_;            // of those, what is still held although its graph is gone
-  std::vector<void*> freed_later_;  // memory from before that was freed since
 };
 
 /// The current rank's, on the device of its tensors; made at first use. Makes it the thread's

@@ -31,6 +31,11 @@ void free(Memory& memory, void* data) noexcept;
 /// whatever becomes of the host's: what changes from step to step. A multiple of 4 bytes.
 void store(Device device, void* to, std::span<const std::byte> bytes);
 
+/// Pinned main memory, which a GPU reads by itself. Slow to get and to give back: Memory::pinned
+/// keeps it. Errors: there is no more of it, or no GPU.
+void* allocate_pinned(std::size_t bytes);
+void free_pinned(void* data) noexcept;
+
 /// Waits until everything that the current rank has queued on `device` is done. Errors: what went
 /// wrong there.
 void synchronize(Device device);
@@ -39,7 +44,12 @@ void synchronize(Device device);
 struct MemoryInfo {
   std::int64_t total = 0, free = 0;  ///< of the card, all processes
   std::int64_t pool_reserved = 0;    ///< held by this process's pool, used or not
-  std::int64_t pool_used = 0;
+  std::int64_t pool_used = 0;        ///< by all ranks of the process that share the card
+  std::int64_t graphs = 0;           ///< held for the tensors of captured graphs
+  /// Of the current rank, if it has used this GPU. What was in use beside the pool when it came to
+  /// the card: CUDA's own context, other processes. And what its matrix products work in, which is
+  /// the pool's, but no tensor's.
+  std::int64_t before = 0, workspace = 0;
 };
 MemoryInfo memory_info(Device device);
 

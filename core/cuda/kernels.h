@@ -37,8 +37,10 @@ void fill_strided(const Launch& on, DType dtype, std::int64_t n, const Walk<1>& 
 
 // ---- fold.cu
 
-inline constexpr int kMaxFold = 256;  // 2 KB of a kernel's arguments
-/// out[i] = ((sources[0][i] + sources[1][i]) + ...), `count` sources of n values of f32 or f64.
+inline constexpr int kMaxFold = 256;  // sources that come as arguments, 2 KB of a kernel's 4
+/// out[i] = ((sources[0][i] + sources[1][i]) + ...), `count` sources of n values of f32 or f64; out
+/// may be any of them. More than kMaxFold sources take 8 bytes each of the device's memory
+/// meanwhile.
 void fold(const Launch& on, DType dtype, void* out, const void* const* sources, int count,
           std::int64_t n);
 

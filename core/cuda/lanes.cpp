@@ -1,6 +1,5 @@
 #include "core/cuda/lanes.h"
 
-#include <algorithm>
 #include <cstdlib>
 #include <random>
 #include <utility>
@@ -33,7 +32,14 @@ namespace {
 
 cudaStream_t stream_of(Context& context, Lane lane) {
   context.use();
-  return lane == Lane::compute ? context.compute() : context.communication();
+  switch (lane) {
+    case Lane::communication:
+      return context.communication();
+    case Lane::copies:
+      return context.copies();
+    default:
+      return context.compute();
+  }
 }
 
 // For tests: SHARDGRAD_CUDA_DELAY=N makes lanes late at random, by up to N microseconds before each
@@ -103,6 +109,12 @@ void copy(Context& context, Lane lane, void* to, const void* from, std::size_t b
         "lane", "cudaMemcpyAsync");
 }
 
+void upload(Context& context, Lane lane, void* to, const void* from, std::size_t bytes) {
+  if (bytes == 0) return;
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_of(context, lane)), "lane",
+        "cudaMemcpyAsync");
+}
+
 void zero(Context& context, Lane lane, void* to, std::size_t bytes) {
   if (bytes == 0) return;
   check(cudaMemsetAsync(to, 0, bytes, stream_of(context, lane)), "lane", "cudaMemsetAsync");
@@ -111,19 +123,7 @@ void zero(Context& context, Lane lane, void* to, std::size_t bytes) {
 void fold(Context& context, Lane lane, DType dtype, void* out, std::span<const void* const> sources,
           std::int64_t n) {
   const Launch on{"reduce_scatter", stream_of(context, lane), context.processors()};
-  const auto own = std::find(sources.begin(), sources.end(), out);
-  SG_CHECK(own == sources.end() || own - sources.begin() < kMaxFold,
-           "[reduce_scatter] on a GPU a sum in place takes the first {} ranks, this is rank {}",
-           kMaxFold, own - sources.begin());
-  // More than a launch takes: what is folded so far is the first source of the next.
-  const void* part[kMaxFold];
-  std::size_t done = 0;
-  while (done < sources.size()) {
-    std::size_t count = 0;
-    if (done > 0) part[count++] = out;
-    while (count < kMaxFold && done < sources.size()) part[count++] = sources[done++];
-    fold(on, dtype, out, part, static_cast<int>(count), n);
-  }
+  fold(on, dtype, out, sources.data(), static_cast<int>(sources.size()), n);
 }
 
 }  // namespace sg::cuda

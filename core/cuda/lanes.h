@@ -16,7 +16,7 @@ namespace sg::cuda {
 class Context;
 class Mark;
 
-enum class Lane { compute, communication };
+enum class Lane { compute, communication, copies };
 
 /// The current rank's, to be used on other threads as well, which must not outlive it.
 Context* current(Device device);
@@ -51,8 +51,11 @@ void use(Device device);
 
 void copy(Context& context, Lane lane, void* to, const void* from, std::size_t bytes);
 void zero(Context& context, Lane lane, void* to, std::size_t bytes);
+/// From pinned memory (Tensor::empty_pinned) to the GPU's: it must stay as it is until a later mark
+/// of the lane has been reached.
+void upload(Context& context, Lane lane, void* to, const void* from, std::size_t bytes);
 /// out[i] = ((sources[0][i] + sources[1][i]) + sources[2][i]) + ..., of n values of f32 or f64.
-/// `out` may be one of the first 256 sources; an error if it is a later one.
+/// `out` may be any of the sources.
 void fold(Context& context, Lane lane, DType dtype, void* out, std::span<const void* const> sources,
           std::int64_t n);
 

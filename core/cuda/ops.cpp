@@ -125,10 +125,11 @@ void copy(const Tensor& source, const Tensor& destination) {
     copy_within(staged, there);
   }
   // The CPU may read, or overwrite, its side as soon as this returns. Drivers take pageable
-  // memory's values before cudaMemcpyAsync returns, unless the GPU reads them where they are.
+  // memory's values before cudaMemcpyAsync returns, unless the GPU reads them where they are, as it
+  // does pinned ones.
   if (down)
     context(device).synchronize("copy");
-  else if (context(device).reads_host_memory())
+  else if (context(device).reads_host_memory() || host.storage()->pinned())
     check(cudaStreamSynchronize(context(device).compute()), "copy", "cudaStreamSynchronize");
 }
 

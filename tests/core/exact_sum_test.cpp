@@ -174,6 +174,47 @@ TEST(ExactSum, FlushToZeroChangesNothing) {
   expect_bits(sum_of(terms).value(), expected);
 }
 
+// Any number of threads, each with a window of its own, over any terms.
+TEST(ExactSum, PiecesAddUpToTheSameWords) {
+  std::mt19937_64 random(4);
+  std::vector<double> terms{Limits::denorm_min(), -Limits::max(), Limits::max(), Limits::max(), 0.0,
+                            -0.0};
+  for (int i = 0; i < 20000; ++i) terms.push_back(any_double(random));
+  for (int i = 0; i < 20000; ++i)  // of like size, as gradients are
+    terms.push_back(std::ldexp(static_cast<double>(random() % 1000) - 700.0, -40));
+  const auto in_pieces = [&](std::size_t threads) {
+    std::array<std::int64_t, ExactPieces::kWords> words{};
+    const auto add = [&](int word, std::int64_t value) {
+      words[static_cast<std::size_t>(word)] += value;
+    };
+    for (std::size_t thread = 0; thread < threads; ++thread) {
+      ExactPieces::Window window;
+      for (std::size_t i = thread; i < terms.size(); i += threads) window.add(terms[i], add);
+      window.close(add);
+    }
+    ExactSum sum = sum_of({3.5});
+    sum.merge_pieces(words);
+    return sum;
+  };
+  const auto expected = [&] {
+    ExactSum sum = sum_of(terms);
+    sum.add(3.5);
+    return sum;
+  };
+  for (const std::size_t threads : {1, 7, 1000}) EXPECT_EQ(in_pieces(threads), expected());
+  for (const double special : {Limits::infinity(), -Limits::infinity(), Limits::quiet_NaN()}) {
+    terms[100] = special;
+    EXPECT_EQ(in_pieces(3), expected()) << special;
+  }
+  ExactSum sum;
+  try {
+    sum.merge_pieces(std::vector<std::int64_t>(66));
+    ADD_FAILURE() << "66 words are no sum";
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(), "[exact_sum] pieces are 69 words, got 66");
+  }
+}
+
 TEST(ExactSum, RefusesForeignWords) {
   const auto text_of = [](const std::vector<std::uint64_t>& words) -> std::string {
     try {

@@ -69,8 +69,12 @@ void check_problem(const char* op, const Gemm& g) {
 
 }  // namespace
 
+// As cuBLASLt's, though nothing is written there.
+constexpr std::size_t kWorkspace = 1 << 16;
+
 void gemm(const char* op, Device device, const Gemm& g) {
   check_problem(op, g);
+  context(device).workspace(kWorkspace);
   fake::enqueue(on(op, device).stream, [g] {
     visit_floating("gemm", g.dtype, [&](auto type) {
       using T = typename decltype(type)::type;

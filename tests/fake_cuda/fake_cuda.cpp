@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <random>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -22,11 +23,34 @@ constexpr std::size_t kTotal = std::size_t{1} << 34;
 
 thread_local cudaError_t last_error = cudaSuccess;
 thread_local int current_device = 0;
-std::atomic<std::size_t> used_bytes{0};
+
+// A device's memory: what CUDA itself takes, and a pool that gives nothing back.
+constexpr std::size_t kOwn = std::size_t{300} << 20;
+constexpr std::size_t kGrain = 512;
 
 cudaError_t keep(cudaError_t error) {
   if (error != cudaSuccess) last_error = error;
   return error;
+}
+
+// A call that is to fail.
+struct Failure {
+  std::mutex mutex;
+  std::string name;  // empty: none
+  int calls_left = 0;
+  cudaError_t error = cudaSuccess;
+};
+Failure failure;
+std::atomic<bool> any_failure{false};
+std::atomic<int> streams{0}, events{0};
+
+cudaError_t failing(const char* name) {
+  if (!any_failure.load()) return cudaSuccess;
+  const std::lock_guard lock(failure.mutex);
+  if (failure.name != name || --failure.calls_left > 0) return cudaSuccess;
+  failure.name.clear();
+  any_failure = false;
+  return keep(failure.error);
 }
 
 int delay() {
@@ -96,6 +120,26 @@ struct FakeEvent {
     return recording;
   }
 };
+
+struct FakePool {
+  std::atomic<std::size_t> used{0}, reserved{0};
+
+  bool take(std::size_t bytes) {
+    const std::size_t now = used += bytes;
+    if (now > kTotal - kOwn) {
+      used -= bytes;
+      return false;
+    }
+    std::size_t most = reserved.load();
+    while (now > most && !reserved.compare_exchange_weak(most, now)) {
+    }
+    return true;
+  }
+};
+
+namespace {
+FakePool pools[kDevices], graph_pools[kDevices];  // of streams, and of captured work
+}
 
 struct FakeStream {
   FakeStream() {
@@ -179,6 +223,15 @@ namespace {
 std::atomic<bool> queries_fail{false};
 }
 void sg::cuda::fake::fail_queries(bool fail) { queries_fail = fail; }
+void sg::cuda::fake::fail_call(const char* name, int nth, cudaError_t error) {
+  const std::lock_guard lock(failure.mutex);
+  failure.name = name;
+  failure.calls_left = nth;
+  failure.error = error;
+  any_failure = true;
+}
+int sg::cuda::fake::streams() { return ::streams; }
+int sg::cuda::fake::events() { return ::events; }
 
 namespace {
 std::atomic<long> replay_count{0};
@@ -207,12 +260,13 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
 }
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
   *total = kTotal;
-  *free = kTotal - used_bytes.load();
+  *free = kTotal - kOwn - pools[current_device].reserved.load() -
+          graph_pools[current_device].used.load();
   return cudaSuccess;
 }
 
-cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int) {
-  *pool = nullptr;
+cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int device) {
+  *pool = &pools[device];
   return cudaSuccess;
 }
 cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) { return cudaSuccess; }
@@ -223,31 +277,45 @@ cudaError_t cudaDeviceCanAccessPeer(int* can, int device, int peer) {
   *can = device != peer ? 1 : 0;
   return cudaSuccess;
 }
-cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t, cudaMemPoolAttr, void* value) {
-  *static_cast<std::uint64_t*>(value) = used_bytes.load();
+cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t pool, cudaMemPoolAttr attribute, void* value) {
+  *static_cast<std::uint64_t*>(value) =
+      attribute == cudaMemPoolAttrUsedMemCurrent ? pool->used.load() : pool->reserved.load();
   return cudaSuccess;
 }
 
-// A block begins with its size; what the caller gets is aligned as CUDA aligns it. Contents are
-// filled with a pattern: nothing may count on zeros.
+// A block begins with its size and its pool; what the caller gets is aligned as CUDA aligns it.
+// Contents are filled with a pattern: nothing may count on zeros.
 namespace {
+struct Head {
+  std::size_t bytes;  // rounded up
+  FakePool* pool;
+};
 constexpr std::size_t kHead = 256;
+static_assert(sizeof(Head) <= kHead);
 
+Head head_of(const void* data) {
+  Head head;
+  std::memcpy(&head, static_cast<const char*>(data) - kHead, sizeof head);
+  return head;
+}
 void release(void* data) {
-  char* const block = static_cast<char*>(data) - kHead;
-  std::size_t bytes = 0;
-  std::memcpy(&bytes, block, sizeof bytes);
-  used_bytes -= bytes;
-  std::free(block);
+  const Head head = head_of(data);
+  head.pool->used -= head.bytes;
+  std::free(static_cast<char*>(data) - kHead);
 }
 }  // namespace
 
 cudaError_t cudaMallocAsync(void** data, std::size_t bytes, cudaStream_t stream) {
-  if (bytes > kTotal - used_bytes.load()) return keep(cudaErrorMemoryAllocation);
-  char* block = static_cast<char*>(std::aligned_alloc(kHead, kHead + (bytes + 255) / 256 * 256));
-  if (block == nullptr) return keep(cudaErrorMemoryAllocation);
-  std::memcpy(block, &bytes, sizeof bytes);
-  used_bytes += bytes;
+  if (const cudaError_t error = failing("cudaMallocAsync")) return error;
+  FakePool* const pool = stream->capture != nullptr ? graph_pools : pools;
+  const Head head{(bytes + kGrain - 1) / kGrain * kGrain, &pool[current_device]};
+  if (bytes > kTotal || !head.pool->take(head.bytes)) return keep(cudaErrorMemoryAllocation);
+  char* block = static_cast<char*>(std::aligned_alloc(kHead, kHead + head.bytes));
+  if (block == nullptr) {
+    head.pool->used -= head.bytes;
+    return keep(cudaErrorMemoryAllocation);
+  }
+  std::memcpy(block, &head, sizeof head);
   *data = block + kHead;
   if (stream->capture != nullptr) stream->capture->blocks[*data] = false;
   enqueue(stream, [to = block + kHead, bytes] { std::memset(to, 0xA5, bytes); });
@@ -258,9 +326,8 @@ cudaError_t cudaFreeAsync(void* data, cudaStream_t stream) {
     const auto block = graph->blocks.find(data);
     if (block == graph->blocks.end() || block->second) return keep(cudaErrorInvalidValue);
     block->second = true;
-    std::size_t bytes = 0;
-    std::memcpy(&bytes, static_cast<char*>(data) - kHead, sizeof bytes);
-    enqueue(stream, [data, bytes] { std::memset(data, 0x5A, bytes); });  // until the graph ends
+    // Until the graph ends.
+    enqueue(stream, [data, bytes = head_of(data).bytes] { std::memset(data, 0x5A, bytes); });
     return cudaSuccess;
   }
   enqueue(stream, [data] { release(data); });
@@ -270,26 +337,64 @@ FakeGraph::~FakeGraph() {
   for (const auto& [data, freed] : blocks) release(data);
 }
 
+namespace {
+std::mutex pinned_mutex;
+std::map<const char*, std::size_t> pinned;  // from, bytes
+
+bool is_pinned(const void* data) {
+  const std::lock_guard lock(pinned_mutex);
+  auto next = pinned.upper_bound(static_cast<const char*>(data));
+  if (next == pinned.begin()) return false;
+  --next;
+  return static_cast<const char*>(data) < next->first + next->second;
+}
+}  // namespace
+
+cudaError_t cudaHostAlloc(void** data, std::size_t bytes, unsigned) {
+  if (const cudaError_t error = failing("cudaHostAlloc")) return error;
+  *data = std::aligned_alloc(kHead, (bytes + kHead - 1) / kHead * kHead);
+  if (*data == nullptr) return keep(cudaErrorMemoryAllocation);
+  std::memset(*data, 0xA5, bytes);
+  const std::lock_guard lock(pinned_mutex);
+  pinned[static_cast<const char*>(*data)] = bytes;
+  return cudaSuccess;
+}
+cudaError_t cudaFreeHost(void* data) {
+  {
+    const std::lock_guard lock(pinned_mutex);
+    if (pinned.erase(static_cast<const char*>(data)) == 0) return keep(cudaErrorInvalidValue);
+  }
+  std::free(data);
+  return cudaSuccess;
+}
+
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream) {
   if (stream->capture != nullptr && kind != cudaMemcpyDeviceToDevice)
     return keep(stream->capture->error = cudaErrorStreamCaptureUnsupported);
   enqueue(stream, [=] { std::memmove(to, from, bytes); });
   // Pageable memory: as on a card, the call returns when the CPU's side has been read or written.
-  if (kind != cudaMemcpyDeviceToDevice) return cudaStreamSynchronize(stream);
+  const bool host = kind != cudaMemcpyDeviceToDevice;
+  if (host && !is_pinned(kind == cudaMemcpyHostToDevice ? from : to))
+    return cudaStreamSynchronize(stream);
   return cudaSuccess;
 }
 cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t stream) {
+  if (const cudaError_t error = failing("cudaMemsetAsync")) return error;
   enqueue(stream, [=] { std::memset(to, value, bytes); });
   return cudaSuccess;
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  if (const cudaError_t error = failing("cudaStreamCreateWithFlags")) return error;
   *stream = new FakeStream;
+  ++streams;
   return cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  if (stream == nullptr) return keep(cudaErrorInvalidValue);
   delete stream;  // runs what is queued first
+  --streams;
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
@@ -316,11 +421,14 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  if (const cudaError_t error = failing("cudaEventCreateWithFlags")) return error;
   *event = new FakeEvent;
+  ++events;
   return cudaSuccess;
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
   delete event;
+  --events;
   return cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
@@ -376,6 +484,10 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph,
                                  unsigned long long) {
   *executable = new FakeGraph(std::move(*graph));
   graph->blocks.clear();
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceGetGraphMemAttribute(int device, cudaGraphMemAttributeType, void* value) {
+  *static_cast<std::uint64_t*>(value) = graph_pools[device].used.load();
   return cudaSuccess;
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {

@@ -86,6 +86,30 @@ TEST_F(Gpu, SquaresHaveTheBitsOfTheCpu) {
     }
 }
 
+// Of every size that squares have, with what is no number; and split over spans.
+TEST_F(Gpu, SquaresOfAnySizeAreSummedExactly) {
+  const double inf = std::numeric_limits<double>::infinity(), nan = std::nan("");
+  for (const double special : {0.0, inf, -inf, nan}) {
+    std::mt19937_64 random(7);
+    std::vector<double> values(64 * 3000 + 5);
+    for (double& v : values)
+      v = std::ldexp(static_cast<double>(static_cast<std::int64_t>(random())),
+                     static_cast<int>(random() % 900) - 500);
+    for (std::size_t i = 64; i < 640; ++i) values[i] = 0;
+    values[777] = special;
+    const Tensor grad = Tensor::from(values, {std::ssize(values)}).to(kCpu);
+    const Tensor there = grad.to(kGpu);
+    ExactSum here, whole, parts;
+    add_squares(grad, 1, here);
+    add_squares(there, 1, whole);
+    for (std::int64_t at = 0, size = 64; at < there.numel(); at += size, size *= 3)
+      add_squares(there.slice(0, at, std::min(size, there.numel() - at)), 1, parts);
+    EXPECT_EQ(whole.words(), here.words()) << special;
+    EXPECT_EQ(parts.words(), here.words()) << special;
+    EXPECT_GT(std::isnan(here.value()) ? 1 : here.value(), 0);
+  }
+}
+
 TEST_F(Gpu, PlainTrainingTakesParametersThere) {
   const Tensor weight = noise(100, DType::f32, 5), grad = noise(100, DType::f32, 6);
   const auto run = [&](Device device) {
