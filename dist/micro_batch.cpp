@@ -17,9 +17,9 @@ bool same_form(const Tensor& a, const Var& b) {
 
 }  // namespace
 
-MicroBatch::Variant* MicroBatch::find(std::span<const Var> inputs, bool first, bool last) {
+MicroBatch::Variant* MicroBatch::find(std::span<const Var> inputs, const Form& form) {
   for (const auto& v : variants_)
-    if (v->first == first && v->last == last &&
+    if (v->form == form &&
         std::equal(v->inputs.begin(), v->inputs.end(), inputs.begin(), inputs.end(), same_form))
       return v.get();
   return nullptr;
@@ -27,16 +27,18 @@ MicroBatch::Variant* MicroBatch::find(std::span<const Var> inputs, bool first, b
 
 void MicroBatch::operator()(std::span<const Var> inputs) {
   const auto on_gpu = [](const Var& x) { return x.value().is_cuda() && !x.requires_grad(); };
-  if (!engine_.why_no_graphs().empty() || !std::all_of(inputs.begin(), inputs.end(), on_gpu))
+  if (!engine_.why_no_graphs().empty() || !grad_enabled() ||
+      !std::all_of(inputs.begin(), inputs.end(), on_gpu))
     return engine_.backward(engine_.forward(loss_, inputs));
 
-  const bool first = engine_.micro_ == 0;
-  const bool last = engine_.micro_ + 1 == engine_.options_.accumulate;
-  Variant* const variant = find(inputs, first, last);
+  const Form form{.first = engine_.micro_ == 0,
+                  .last = engine_.micro_ + 1 == engine_.options_.accumulate,
+                  .training = engine_.module().is_training()};
+  Variant* const variant = find(inputs, form);
   if (variant == nullptr) {
     // The first time makes what is made once: workspaces of libraries, the order of units.
     engine_.backward(engine_.forward(loss_, inputs));
-    if (variants_.size() < kVariants) prepare(inputs, first, last);
+    if (variants_.size() < kVariants) prepare(inputs, form);
     return;
   }
   engine_.check_backward();
@@ -46,11 +48,10 @@ void MicroBatch::operator()(std::span<const Var> inputs) {
   engine_.replay(*variant->graph, inputs, variant->loss, variant->state);
 }
 
-void MicroBatch::prepare(std::span<const Var> inputs, bool first, bool last) {
+void MicroBatch::prepare(std::span<const Var> inputs, const Form& form) {
   const Scoped kind(current_rank().kind, Kind::buffers);
   auto variant = std::make_unique<Variant>();
-  variant->first = first;
-  variant->last = last;
+  variant->form = form;
   for (const Var& x : inputs) variant->inputs.push_back(x.value().clone());
   variant->loss = engine_.losses_.back().clone();
   variant->state = Tensor::empty({sizeof(StepState)}, DType::u8);

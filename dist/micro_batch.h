@@ -43,14 +43,19 @@ class MicroBatch {
  private:
   // Micro-batches that run the same kernels: the first of a step begins its gradients, the others
   // add theirs.
-  struct Variant {
+  struct Form {
     bool first = false, last = false;
+    bool training = true;  // the module's mode
+    bool operator==(const Form&) const = default;
+  };
+  struct Variant {
+    Form form;
     std::vector<Tensor> inputs;  // what the graph reads
     Tensor loss, state;          // what it writes, and where random numbers find the step
     std::shared_ptr<const cuda::Graph> graph;
   };
-  Variant* find(std::span<const Var> inputs, bool first, bool last);
-  void prepare(std::span<const Var> inputs, bool first, bool last);
+  Variant* find(std::span<const Var> inputs, const Form& form);
+  void prepare(std::span<const Var> inputs, const Form& form);
   void capture(Variant& variant);
 
   Engine& engine_;

@@ -135,6 +135,27 @@ TEST(Graph, RefusesTensorsThatOutliveIt) {
              "it");
 }
 
+TEST(Graph, FollowsTheModesOfTheModuleAndOfAutograd) {
+  const auto run = [](bool graphs) {
+    Counted c;
+    c.net = test_net("convnet");
+    c.module = make_module(c.net, c.t);
+    const auto engine = c.engine({.graphs = graphs});
+    MicroBatch micro_batch = c.micro_batch(*engine);
+    std::vector<double> losses;
+    for (int i = 0; i < 9; ++i) {
+      c.module->train(i % 3 != 1);  // without dropout, and by the running statistics
+      c.step(*engine, micro_batch, i, 4);
+      losses.push_back(engine->loss());
+    }
+    const NoGrad no_grad;
+    const auto [x, target] = c.net.batch(9, 0, 4, DType::f32);
+    EXPECT_NE(error_of([&] { micro_batch({x, target}); }), "");
+    return losses;
+  };
+  EXPECT_EQ(run(true), run(false));
+}
+
 TEST(Graph, RefusesMoreMicroBatchesThanAStepHas) {
   Counted c;
   const auto engine = c.engine({.accumulate = 3});
