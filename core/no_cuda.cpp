@@ -1,6 +1,7 @@
 // A build without CUDA has no GPUs.
 #include "core/check.h"
 #include "core/cuda/cuda.h"
+#include "core/cuda/graph.h"
 
 #if !SG_CUDA
 namespace sg::cuda {
@@ -16,6 +17,10 @@ void* allocate_pinned(std::size_t) { fail("[memory] pinned memory is for GPUs: {
 void free_pinned(void*) noexcept {}
 void synchronize(Device device) { fail("[device] {}: {}", name_of(device), why_none()); }
 MemoryInfo memory_info(Device device) { fail("[device] {}: {}", name_of(device), why_none()); }
+
+Capture::Capture(Device device) { fail("[graph] {}: {}", name_of(device), why_none()); }
+Capture::~Capture() = default;
+std::shared_ptr<const Graph> Capture::end() { return nullptr; }
 
 }  // namespace sg::cuda
 #endif
