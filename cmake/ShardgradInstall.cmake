@@ -13,7 +13,7 @@ foreach(room IN LISTS sg_rooms)
   list(FILTER headers EXCLUDE REGEX "/nccl_(group|library)")  # they need NCCL's
   if(NOT sg_cuda)  # the toolkit's headers are needed for all but two
     set(without_toolkit ${headers})
-    list(FILTER without_toolkit INCLUDE REGEX "^core/cuda/(cuda|lanes)\\.h$")
+    list(FILTER without_toolkit INCLUDE REGEX "^core/cuda/(cuda|graph|lanes)\\.h$")
     list(FILTER headers EXCLUDE REGEX "/cuda/")
     list(APPEND headers ${without_toolkit})
   endif()

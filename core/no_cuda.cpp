@@ -19,7 +19,7 @@ void synchronize(Device device) { fail("[device] {}: {}", name_of(device), why_n
 MemoryInfo memory_info(Device device) { fail("[device] {}: {}", name_of(device), why_none()); }
 
 Capture::Capture(Device device) { fail("[graph] {}: {}", name_of(device), why_none()); }
-Capture::~Capture() = default;
+Capture::~Capture() { static_cast<void>(ended_); }
 std::shared_ptr<const Graph> Capture::end() { return nullptr; }
 
 }  // namespace sg::cuda
