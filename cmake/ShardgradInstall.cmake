@@ -11,7 +11,7 @@ foreach(room IN LISTS sg_rooms)
   list(FILTER headers EXCLUDE REGEX "^dist/cli/")        # a program's own
   list(FILTER headers EXCLUDE REGEX "^dist/processes/")  # of a job, which stands for them
   list(FILTER headers EXCLUDE REGEX "/nccl_(group|library)")  # they need NCCL's
-  if(NOT sg_cuda)  # the toolkit's headers are needed for all but two
+  if(NOT sg_cuda)  # the toolkit's headers are needed for all but these
     set(without_toolkit ${headers})
     list(FILTER without_toolkit INCLUDE REGEX "^core/cuda/(cuda|graph|lanes)\\.h$")
     list(FILTER headers EXCLUDE REGEX "/cuda/")
