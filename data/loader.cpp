@@ -140,6 +140,7 @@ void Loader::fill(Slot& slot, std::int64_t index) {
 }
 
 void Loader::upload(Slot& slot) {
+  if (!SG_CUDA) return;  // nor are there lanes
   const auto queue = [&](const Tensor& to, const Tensor& from) {
     cuda::upload(*gpu_, cuda::Lane::copies, to.raw_data(), from.raw_data(),
                  static_cast<std::size_t>(from.bytes()));

@@ -53,7 +53,8 @@ OwnStream::OwnStream() {
   check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "device", "cudaStreamCreate");
 }
 
-Context::Context(int device) : device_(device), found_(nullptr, {this}), workspace_(nullptr, {this}) {
+Context::Context(int device)
+    : device_(device), found_(nullptr, {this}), workspace_(nullptr, {this}) {
   const int count = device_count();
   SG_CHECK(count > 0, "[device] cuda:{} asked for, but {}", device, why_none());
   SG_CHECK(device >= 0 && device < count,
@@ -136,7 +137,8 @@ void Context::synchronize(std::string_view op) {
   checked(cudaStreamSynchronize(compute()), "cudaStreamSynchronize");
   check_collectives(*this);
   if (found[0] == kFine) return;
-  check(cudaMemsetAsync(this->found(), 0, 4 * sizeof(std::int64_t), compute()), op, "cudaMemsetAsync");
+  check(cudaMemsetAsync(this->found(), 0, 4 * sizeof(std::int64_t), compute()), op,
+        "cudaMemsetAsync");
   if (found[0] == kIndexOutside)
     fail("[embedding] index {} at position {} is outside [0, {})", found[1], found[2], found[3]);
   fail("[cross_entropy] target {} at index {} is outside [0, {})", found[1], found[2], found[3]);
@@ -161,7 +163,11 @@ void* allocate(Device device, std::size_t bytes) { return context(device).alloca
 void free(Memory& memory, void* data) noexcept { memory.cuda->free(data); }
 
 void* allocate_pinned(std::size_t bytes) {
-  context(current_rank().device);  // it is pinned for the thread's current device
+  const Device device = current_rank().device;
+  SG_CHECK(device.is_cuda(),
+           "[memory] pinned memory is for ranks that work on a GPU, rank {} is on {}",
+           current_rank().index, name_of(device));
+  context(device);  // it is pinned for the thread's current device
   void* data = nullptr;
   const cudaError_t status = cudaHostAlloc(&data, bytes, cudaHostAllocDefault);
   if (status == cudaErrorMemoryAllocation) {

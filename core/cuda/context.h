@@ -84,8 +84,8 @@ class Context {
 
   /// What matrix products need, made by the first of them.
   std::shared_ptr<Blas>& blas() { return blas_; }
-  /// Memory that they work in, of the size that is asked for first. Outside of the ledger, as CUDA's
-  /// own is: memory_info() names it.
+  /// Memory that they work in, of the size that is asked for first. Outside of the ledger, as
+  /// CUDA's own is: memory_info() names it.
   void* workspace(std::size_t bytes);
   std::size_t workspace_bytes() const { return workspace_bytes_; }
   /// MemoryInfo::before.

@@ -53,14 +53,13 @@ TEST(CardReport, TheTextNamesEveryPart) {
                            .rounding = 4'096,
                            .slack = 9'431'040,
                            .since = 200'000'000};
-  EXPECT_NE(report.text().find(
-                "  in use on cuda:1, now                           900.000 MB\n"
-                "    context, other processes, at the start        500.000 MB\n"
-                "    ledger of 2 ranks                             123.456 MB\n"
-                "    cuBLAS workspaces                              67.109 MB\n"
-                "    rounding: what no ledger has                      4096 B\n"
-                "    pool slack: freed, kept for later               9.431 MB\n"
-                "    since the start: kernels, NCCL, others        200.000 MB\n"),
+  EXPECT_NE(report.text().find("  in use on cuda:1, now                           900.000 MB\n"
+                               "    context, other processes, at the start        500.000 MB\n"
+                               "    ledger of 2 ranks                             123.456 MB\n"
+                               "    cuBLAS workspaces                              67.109 MB\n"
+                               "    rounding: what no ledger has                      4096 B\n"
+                               "    pool slack: freed, kept for later               9.431 MB\n"
+                               "    since the start: kernels, NCCL, others        200.000 MB\n"),
             std::string::npos)
       << report.text();
 }
