@@ -33,9 +33,9 @@ struct ExactTerm {
   }
 };
 
-/// A sum that many threads add to at once: pieces of 32 bits of the number, from the lowest on, each
-/// summed in a word of 64. Nothing is carried from word to word, and additions of integers commute,
-/// so their order is free. Three words more count what is no number. 2^30 terms fit.
+/// A sum that many threads add to at once: pieces of 32 bits of the number, from the lowest on,
+/// each summed in a word of 64. Nothing is carried from word to word, and additions of integers
+/// commute, so their order is free. Three words more count what is no number. 2^30 terms fit.
 struct ExactPieces {
   static constexpr int kPieces = 66;
   static constexpr int kWords = kPieces + 3;

@@ -12,7 +12,7 @@
 // Where that thread falls behind (a machine with more threads than cores), next() does its work.
 //
 // For a GPU they are written in pinned memory, and whoever wrote them queues the copy on the lane
-// for copies (core/cuda/lanes.h): the batches that are prepared ahead arrive while the GPU computes.
+// for copies (core/cuda/lanes.h): batches that are prepared ahead arrive while the GPU computes.
 #pragma once
 
 #include <chrono>

@@ -225,7 +225,11 @@ void store(Device device, void* to, std::span<const std::byte> bytes) {
 void free(Memory& memory, void* data) noexcept { memory.cuda->free(data); }
 
 void* allocate_pinned(std::size_t bytes) {
-  context(current_rank().device);  // it is pinned for the thread's current device
+  const Device device = current_rank().device;
+  SG_CHECK(device.is_cuda(),
+           "[memory] pinned memory is for ranks that work on a GPU, rank {} is on {}",
+           current_rank().index, name_of(device));
+  context(device);  // it is pinned for the thread's current device
   void* data = nullptr;
   const cudaError_t status = cudaHostAlloc(&data, bytes, cudaHostAllocDefault);
   if (status == cudaErrorMemoryAllocation) {

@@ -64,6 +64,20 @@ TEST_F(GpuContext, MainMemoryIsBookedInTheHostsTier) {
   EXPECT_EQ(Tensor::empty_pinned({150}, DType::f64).raw_data(), place) << "it is kept";
 }
 
+TEST(PinnedMemory, IsForRanksThatWorkOnAGpu) {
+  Rank rank;
+  const RankScope scope(rank);
+#if SG_CUDA
+  EXPECT_EQ(error_of([] { Tensor::empty_pinned({4}); }),
+            "[memory] pinned memory is for ranks that work on a GPU, rank 0 is on cpu");
+#else
+  EXPECT_EQ(error_of([] { Tensor::empty_pinned({4}); }),
+            "[memory] pinned memory is for GPUs: " + cuda::why_none());
+#endif
+  EXPECT_EQ(rank.ledger().live_total(Tier::host), 0);
+  EXPECT_EQ(error_of([] { Tensor::empty_pinned({-4}); }), "[tensor] negative size in shape [-4]");
+}
+
 TEST_F(GpuContext, OutOfMemoryNamesWhatTheCardHas) {
   Rank rank;
   rank.device = kGpu;
@@ -116,12 +130,11 @@ TEST_F(GpuContext, OneThatCannotBeMadeLeavesNothing) {
     int nth;
     const char* named;  // in the error
   };
-  for (const auto& [call, nth, named] :
-       {Case{"cudaStreamCreateWithFlags", 1, "cudaStreamCreate"},
-        Case{"cudaStreamCreateWithFlags", 2, "cudaStreamCreate"},
-        Case{"cudaStreamCreateWithFlags", 3, "cudaStreamCreate"},
-        Case{"cudaMallocAsync", 1, "cudaMallocAsync"},
-        Case{"cudaMemsetAsync", 1, "cudaMemsetAsync"}}) {
+  for (const auto& [call, nth, named] : {Case{"cudaStreamCreateWithFlags", 1, "cudaStreamCreate"},
+                                         Case{"cudaStreamCreateWithFlags", 2, "cudaStreamCreate"},
+                                         Case{"cudaStreamCreateWithFlags", 3, "cudaStreamCreate"},
+                                         Case{"cudaMallocAsync", 1, "cudaMallocAsync"},
+                                         Case{"cudaMemsetAsync", 1, "cudaMemsetAsync"}}) {
     SCOPED_TRACE(fmt::format("{} {}", call, nth));
     const int streams = cuda::fake::streams();
     const std::int64_t used = cuda::memory_info(kGpu).pool_used;

@@ -54,13 +54,12 @@ void check_sum(int count, std::int64_t n, int place, std::int64_t shift, cuda::L
   // One block, in which every source, and a place for the result, begins at 16 bytes and the shift.
   const std::int64_t apart = (n + shift + 3) / 4 * 4;
   std::vector<T> block(static_cast<std::size_t>((count + 1) * apart));
-  for (int s = 0; s < count; ++s)
-    std::copy(values[static_cast<std::size_t>(s)].begin(), values[static_cast<std::size_t>(s)].end(),
-              block.begin() + s * apart + shift);
+  for (int s = 0; s < count; ++s) {
+    const std::vector<T>& source = values[static_cast<std::size_t>(s)];
+    std::copy(source.begin(), source.end(), block.begin() + s * apart + shift);
+  }
   const Tensor there = Tensor::from(block, {std::ssize(block)}).to(kFoldDevice);
-  const auto at = [&](int s) {
-    return static_cast<T*>(there.raw_data()) + s * apart + shift;
-  };
+  const auto at = [&](int s) { return static_cast<T*>(there.raw_data()) + s * apart + shift; };
   std::vector<const void*> sources;
   for (int s = 0; s < count; ++s) sources.push_back(at(s));
   cuda::Context& context = *cuda::current(kFoldDevice);
@@ -102,7 +101,8 @@ TEST_F(GpuFold, WhatIsAccumulatedIsContinued) {
     std::vector<const void*> sources{sum.raw_data()};
     for (std::size_t s = first; s < std::min(first + 13, there.size()); ++s)
       sources.push_back(there[s].raw_data());
-    cuda::fold(*cuda::current(kFoldDevice), cuda::Lane::compute, DType::f32, sum.raw_data(), sources, 100);
+    cuda::fold(*cuda::current(kFoldDevice), cuda::Lane::compute, DType::f32, sum.raw_data(),
+               sources, 100);
   }
   EXPECT_EQ(sum.to_vector<float>(), in_order(values));
 }

@@ -177,8 +177,8 @@ TEST(ExactSum, FlushToZeroChangesNothing) {
 // Any number of threads, each with a window of its own, over any terms.
 TEST(ExactSum, PiecesAddUpToTheSameWords) {
   std::mt19937_64 random(4);
-  std::vector<double> terms{Limits::denorm_min(), -Limits::max(), Limits::max(), Limits::max(), 0.0,
-                            -0.0};
+  std::vector<double> terms{
+      Limits::denorm_min(), -Limits::max(), Limits::max(), Limits::max(), 0.0, -0.0};
   for (int i = 0; i < 20000; ++i) terms.push_back(any_double(random));
   for (int i = 0; i < 20000; ++i)  // of like size, as gradients are
     terms.push_back(std::ldexp(static_cast<double>(random() % 1000) - 700.0, -40));

@@ -171,8 +171,7 @@ TEST(GpuLoaderAhead, BatchesArriveWhileTheGpuComputes) {
   std::promise<void> step_ends;
   cuda::fake::enqueue(gpu->compute(), [end = step_ends.get_future().share()] { end.wait(); });
   // The two batches after this one are filled, and their copies queued, during the step ...
-  for (int i = 0; i < 20'000 && filled < 3 * 6; ++i)
-    std::this_thread::sleep_for(milliseconds(1));
+  for (int i = 0; i < 20'000 && filled < 3 * 6; ++i) std::this_thread::sleep_for(milliseconds(1));
   EXPECT_EQ(filled, 3 * 6);
   std::this_thread::sleep_for(milliseconds(20));
   // ... and so they are there before it ends, and are handed out without waiting for its end.
