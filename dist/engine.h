@@ -177,6 +177,7 @@ class Engine {
   std::vector<Tensor> losses_;  // of this rank's micro-batches
   // Of the last step; while `unread_` has losses, `loss_` is not known yet.
   mutable std::vector<Tensor> unread_;
+  mutable std::exception_ptr loss_error_;
   mutable double loss_ = 0;
   std::shared_ptr<const cuda::Graph> update_graph_;
   std::optional<double> grad_norm_;

@@ -97,7 +97,8 @@ void Engine::backward_pass(const Var& loss) {
 
 // The loss is read when somebody asks for it: a GPU has yet to compute it.
 void Engine::end_backward(const Tensor& loss) {
-  losses_.push_back(loss);
+  // A view would keep all that it is a view of.
+  losses_.push_back(loss.storage()->bytes() == size_of(loss.dtype()) ? loss : loss.clone());
   ++micro_;
 }
 

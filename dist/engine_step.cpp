@@ -88,6 +88,7 @@ void Engine::reduce() {
 void Engine::exchange_scalars(optim::StepValues& values) {
   const bool norm = wants_norm();
   unread_.clear();
+  loss_error_ = nullptr;
   if (comm_.size() == 1 && !norm) {  // nobody waits for a value
     unread_ = std::exchange(losses_, {});
     stop_requested_ = stop_wanted_;
@@ -126,9 +127,16 @@ void Engine::exchange_scalars(optim::StepValues& values) {
 }
 
 double Engine::loss() const {
+  if (loss_error_ != nullptr) std::rethrow_exception(loss_error_);
   if (unread_.empty()) return loss_;
   double sum = 0;
-  for (const Tensor& loss : std::exchange(unread_, {})) sum += loss.item();
+  try {
+    for (const Tensor& loss : unread_) sum += loss.item();
+  } catch (...) {
+    loss_error_ = std::current_exception();  // the loss of this step stays unknown
+    throw;
+  }
+  unread_.clear();
   return loss_ = sum / options_.accumulate;
 }
 

@@ -33,7 +33,7 @@ void MicroBatch::operator()(std::span<const Var> inputs) {
 
   const Form form{.first = engine_.micro_ == 0,
                   .last = engine_.micro_ + 1 == engine_.options_.accumulate,
-                  .training = engine_.module().is_training()};
+                  .modes = engine_.module().modes()};
   Variant* const variant = find(inputs, form);
   if (variant == nullptr) {
     // The first time makes what is made once: workspaces of libraries, the order of units.

@@ -1,7 +1,7 @@
 // Forward, loss and backward of one micro-batch in one call: what a GPU can be given at once.
 //
 //   auto micro_batch = engine->micro_batch([&](std::span<const Var> x) {
-//     return nn::cross_entropy(net(x[0]), x[1]);
+//     return nn::cross_entropy(net(x[0]), x[1].value());
 //   });
 //   for (auto [images, labels] : loader.epoch(0)) {
 //     micro_batch({images, labels});
@@ -10,9 +10,11 @@
 //
 // On a GPU the first call with inputs of some shapes runs as ever, the second is captured as a CUDA
 // graph, and from then on the graph is replayed: one launch for the whole micro-batch, and the same
-// bits. The function is not called again then, so it must do the same each time: no value of a
-// tensor on the CPU (item()), no count of its own, no tensor that it keeps. Random numbers go on,
-// they are keyed by the step.
+// bits. The function is not called again then, so it must do the same each time, with what it is
+// given: an error is what moves values between the GPU and main memory (item()) and a tensor that
+// is kept; unseen goes what the function reads elsewhere and is replaced later (a mask, class
+// weights), a count or a factor of its own, a parameter that is frozen meanwhile. Modes of modules
+// are seen, and random numbers go on, they are keyed by the step.
 #pragma once
 
 #include <functional>
@@ -45,7 +47,7 @@ class MicroBatch {
   // add theirs.
   struct Form {
     bool first = false, last = false;
-    bool training = true;  // the module's mode
+    std::vector<bool> modes;  // of the modules: training or not
     bool operator==(const Form&) const = default;
   };
   struct Variant {

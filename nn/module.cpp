@@ -136,6 +136,12 @@ void Module::train(bool training) {
 
 bool Module::is_training() const { return state_->training; }
 
+std::vector<bool> Module::modes() const {
+  std::vector<bool> all;
+  state_->visit("", [&](State& state, const std::string&) { all.push_back(state.training); });
+  return all;
+}
+
 void Module::requires_grad_(bool required) {
   for (const NamedParameter& p : named_parameters()) p.parameter.requires_grad_(required);
 }

@@ -83,6 +83,8 @@ class Module {
   void train(bool training = true);
   void eval() { train(false); }
   bool is_training() const;
+  /// is_training() of this module and all below it, depth first.
+  std::vector<bool> modes() const;
   /// Freezes (false) or frees all parameters below this module.
   void requires_grad_(bool required = true);
   void zero_grad();

@@ -61,7 +61,7 @@ say() { printf '%s\n' "$*" | tee -a "$logs/summary.txt"; }
 part() {  # part NAME COMMAND...: its output goes to a log, its end to the screen
   local name=$1 start=$SECONDS limit=$most log=$logs/running.log status=0 verdict lines
   shift
-  if [ $resume -eq 1 ] && grep -qxF "$name" "$passed"; then
+  if [ $resume -eq 1 ] && [ "${group:-}" != build ] && grep -qxF "$name" "$passed"; then
     say "before  $name"
     return 0
   fi
@@ -100,7 +100,11 @@ part() {  # part NAME COMMAND...: its output goes to a log, its end to the scree
   mv "$log" "$build/logs/$name.log"
   return $status
 }
-skip() { say "skipped $1: $2"; }
+skipped=()
+skip() {
+  skipped+=("$1")
+  say "skipped $1: $2"
+}
 
 # ---- what is not where CMake and the loader look
 
@@ -234,7 +238,10 @@ learns() {  # learns PERCENT COMMAND...: the test accuracy that it prints is at 
 same_losses() {  # same_losses COMMAND...: with and without CUDA graphs
   local options
   for options in "" --no-graphs; do
-    "$@" $options --metrics "$build/logs/losses$options.jsonl" || return 1
+    "$@" $options --metrics "$build/logs/losses$options.jsonl" | tee "$build/logs/same.txt"
+    [ "${PIPESTATUS[0]}" -eq 0 ] || return 1
+    grep -q "CUDA graphs: $([ -z "$options" ] && echo micro-batches || echo none)" \
+      "$build/logs/same.txt" || return 1
     grep -o '"loss_bits": *"[0-9a-f]*"' "$build/logs/losses$options.jsonl" \
       >"$build/logs/bits$options.txt" || return 1
   done
@@ -277,6 +284,8 @@ run_sanitizer() {
     part "$tool-core" env SHARDGRAD_TEST_DEVICE=cuda "${under[@]}" "$build/bin/core_test" \
       --gtest_brief=1 "--gtest_filter=$core"
     part "$tool-optim" "${under[@]}" "$build/bin/optim_test" --gtest_brief=1 "--gtest_filter=Gpu.*"
+    part "$tool-graphs" env SHARDGRAD_TEST_DEVICE=cuda "${under[@]}" "$build/bin/dist_test" \
+      --gtest_brief=1 "--gtest_filter=Graph.*:All/Graphs*convnet_zero3*"
     part "$tool-golden" env SHARDGRAD_TEST_DEVICE=cuda "${under[@]}" "$build/bin/autograd_test" \
       --gtest_brief=1 "--gtest_filter=Golden*"
   done
@@ -296,4 +305,5 @@ done
 [ ${#unrun[@]} -eq 0 ] || say "not run, or not to its end, for want of time: ${unrun[*]}"
 [ ${#failed[@]} -eq 0 ] || say "failed: ${failed[*]}"
 [ $((${#unrun[@]} + ${#failed[@]})) -eq 0 ] || exit 1
-say "all passed; logs are in $logs and $build/logs"
+[ ${#skipped[@]} -eq 0 ] || say "not run here, see above: ${skipped[*]}"
+say "all that was run passed; logs are in $logs and $build/logs"

@@ -78,7 +78,7 @@ Context::Context(int device)
         "cudaMemPoolSetAttribute");
   streams_ = std::make_unique<Streams>();
   const MemoryInfo info = memory_info(cuda_device(device));
-  used_before_ = info.total - info.free - info.pool_reserved;
+  used_before_ = info.total - info.free - info.pool_reserved - info.graphs;
   found_.reset(static_cast<std::int64_t*>(allocate(4 * sizeof(std::int64_t))));
   check(cudaMemsetAsync(found(), 0, 4 * sizeof(std::int64_t), compute()), "device",
         "cudaMemsetAsync");
@@ -95,8 +95,17 @@ Context::~Context() {
   workspace_.reset();  // on the compute stream
   found_.reset();
   cudaStreamSynchronize(compute());
+  for (const cudaGraph_t graph : lost_graphs_) cudaGraphDestroy(graph);
+  if (!lost_graphs_.empty()) cudaDeviceGraphMemTrim(device_);
   streams_.reset();
   cudaGetLastError();  // else the thread's next launch would be blamed
+}
+
+void Context::trim() {
+  check(cudaStreamSynchronize(compute()), "memory", "cudaStreamSynchronize");
+  cudaMemPool_t pool = nullptr;
+  check(cudaDeviceGetDefaultMemPool(&pool, device_), "memory", "cudaDeviceGetDefaultMemPool");
+  check(cudaMemPoolTrimTo(pool, 0), "memory", "cudaMemPoolTrimTo");
 }
 
 void* Context::allocate(std::size_t bytes) {
@@ -112,7 +121,6 @@ void* Context::allocate(std::size_t bytes) {
   }
   check(status, "memory", "cudaMallocAsync");
   if (capturing_) captured_.insert(data);
-  lost_.erase(data);  // the address is used anew
   return data;
 }
 
@@ -140,17 +148,18 @@ void Context::begin_capture() {
   capturing_ = true;
 }
 
-cudaGraph_t Context::end_capture() {
-  cudaGraph_t graph = nullptr;
+Context::Captured Context::end_capture() {
+  Captured captured;
   const std::size_t kept = captured_.size();
-  const cudaError_t status = cudaStreamEndCapture(compute(), &graph);
+  const cudaError_t status = cudaStreamEndCapture(compute(), &captured.graph);
   capturing_ = false;
   lost_.merge(captured_);
   captured_.clear();
-  for (void* data : std::exchange(freed_later_, {})) free(data);
+  captured.memory = std::exchange(freed_later_, {});
+  if (status == cudaSuccess && kept == 0) return captured;
+  for (void* data : captured.memory) free(data);
+  if (captured.graph != nullptr) lost_graphs_.push_back(captured.graph);
   check(status, "graph", "cudaStreamEndCapture");
-  if (kept == 0) return graph;
-  cudaGraphDestroy(graph);
   fail(
       "[graph] {} tensors that were made while a step was captured as a CUDA graph outlive it, and "
       "every replay would overwrite them; keep none, or switch graphs off (graphs = false)",
@@ -158,14 +167,12 @@ cudaGraph_t Context::end_capture() {
 }
 
 void Context::drop_capture() noexcept {
-  cudaGraph_t graph = nullptr;
-  cudaStreamEndCapture(compute(), &graph);
-  if (graph != nullptr) cudaGraphDestroy(graph);
-  capturing_ = false;
-  lost_.merge(captured_);
-  captured_.clear();
-  for (void* data : std::exchange(freed_later_, {})) free(data);
-  cudaGetLastError();  // what broke the capture has been thrown where it happened
+  try {
+    end_capture();
+  } catch (const std::exception&) {
+    // What broke the capture has been thrown where it happened.
+  }
+  cudaGetLastError();
 }
 
 void Context::check_not_capturing(std::string_view op) const {

@@ -70,9 +70,17 @@ class Context {
   void* allocate(std::size_t bytes);
   void free(void* data) noexcept;
 
+  /// Waits for the compute stream, and gives what its pool holds for later back to the card.
+  void trim();
+
   // For Capture, graph.h.
+  struct Captured {
+    cudaGraph_t graph = nullptr;
+    /// From before, and freed meanwhile: the graph may read it, so it is freed with the graph.
+    std::vector<void*> memory;
+  };
   void begin_capture();
-  cudaGraph_t end_capture();
+  Captured end_capture();
   void drop_capture() noexcept;
   /// Throws while a graph is captured: what `op` is about to do would not be replayed.
   void check_not_capturing(std::string_view op) const;
@@ -115,9 +123,12 @@ class Context {
   int processors_ = 1;
   bool reads_host_memory_ = false;
   bool capturing_ = false;
-  std::set<void*> captured_;          // allocated since the capture began
-  std::set<void*> lost_;              // of those, what is still held although its graph is gone
-  std::vector<void*> freed_later_;    // memory from before that was freed since
+  std::set<void*> captured_;        // allocated since the capture began
+  std::vector<void*> freed_later_;  // memory from before that was freed since
+  // Tensors of captures that failed, which somebody still holds. Their graphs are kept, so that the
+  // addresses are not given out again.
+  std::set<void*> lost_;
+  std::vector<cudaGraph_t> lost_graphs_;
   std::unique_ptr<Streams> streams_;  // made when the device is known to be there
   std::int64_t used_before_ = 0;
   Owned<std::int64_t> found_;

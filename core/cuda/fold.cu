@@ -40,7 +40,7 @@ struct List {
     }
   }
   ~List() {
-    if (data != nullptr) cudaFreeAsync(data, stream);
+    if (data != nullptr && cudaFreeAsync(data, stream) != cudaSuccess) cudaGetLastError();
   }
   List(const List&) = delete;
   List& operator=(const List&) = delete;

@@ -1,33 +1,53 @@
 #include "core/cuda/graph.h"
 
 #include <utility>
+#include <vector>
 
 #include "core/check.h"
 #include "core/cuda/context.h"
+#include "core/cuda/cuda.h"
 
 namespace sg::cuda {
 namespace {
 
+// A graph's tensors are no part of the pool, and not in the ledger's account of a step's end.
+void check_memory(const Context& context, cudaError_t status, std::string_view call) {
+  if (status != cudaErrorMemoryAllocation) return check(status, "graph", call);
+  cudaGetLastError();
+  const MemoryInfo info = memory_info(cuda_device(context.device()));
+  fail(
+      "[memory] rank {}: the tensors of a step that is captured as a CUDA graph have a place of "
+      "their own, for which cuda:{} has {} of {} bytes free; switch graphs off (graphs = false), "
+      "or use a smaller batch",
+      current_rank().index, context.device(), info.free, info.total);
+}
+
 class Executable final : public Graph {
  public:
-  Executable(std::shared_ptr<Context> context, cudaGraph_t graph) : context_(std::move(context)) {
-    const cudaError_t status = cudaGraphInstantiate(&graph_, graph, 0);
-    cudaGraphDestroy(graph);
-    check(status, "graph", "cudaGraphInstantiate");
+  Executable(std::shared_ptr<Context> context, Context::Captured captured)
+      : context_(std::move(context)), memory_(std::move(captured.memory)) {
+    // What the step has left in the pool, when it ran by itself, is needed for the graph's tensors.
+    context_->trim();
+    const cudaError_t status = cudaGraphInstantiate(&graph_, captured.graph, 0);
+    cudaGraphDestroy(captured.graph);
+    check_memory(*context_, status, "cudaGraphInstantiate");
   }
   ~Executable() override {
     // A replay that still runs ends first: its memory goes with the graph.
     cudaStreamSynchronize(context_->compute());
     cudaGraphExecDestroy(graph_);
+    cudaDeviceGraphMemTrim(context_->device());
+    for (void* data : memory_) context_->free(data);
     cudaGetLastError();  // else the thread's next launch would be blamed
   }
   void launch() const override {
     wait(*context_, Lane::compute, *mark(*context_, Lane::communication));
-    check(cudaGraphLaunch(graph_, context_->compute()), "graph", "cudaGraphLaunch");
+    check_memory(*context_, cudaGraphLaunch(graph_, context_->compute()), "cudaGraphLaunch");
   }
 
  private:
   std::shared_ptr<Context> context_;
+  std::vector<void*> memory_;
   cudaGraphExec_t graph_ = nullptr;
 };
 

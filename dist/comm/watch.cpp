@@ -81,6 +81,11 @@ bool Watch::is_done(Entry& oldest, std::string* trouble) try {
 void Watch::give_up(std::unique_lock<std::mutex>& lock, const std::string& text) {
   ending_ = true;  // from here on marks are reached by what was not done
   lock.unlock();
+  try {
+    if (!std::exchange(used_, true)) cuda::use(device_);  // an abort is made on it
+  } catch (const std::exception&) {
+    // The device is lost, which whoever waits for it is told.
+  }
   rules_.give_up(text);
   lock.lock();
   given_up_ = true;

@@ -261,7 +261,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
   *total = kTotal;
   *free = kTotal - kOwn - pools[current_device].reserved.load() -
-          graph_pools[current_device].used.load();
+          graph_pools[current_device].reserved.load();
   return cudaSuccess;
 }
 
@@ -270,6 +270,10 @@ cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int device) {
   return cudaSuccess;
 }
 cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) { return cudaSuccess; }
+cudaError_t cudaMemPoolTrimTo(cudaMemPool_t pool, std::size_t bytes) {
+  pool->reserved = std::max(bytes, pool->used.load());
+  return cudaSuccess;
+}
 cudaError_t cudaMemPoolSetAccess(cudaMemPool_t, const cudaMemAccessDesc* access, std::size_t) {
   return keep(access->location.id < kDevices ? cudaSuccess : cudaErrorInvalidDevice);
 }
@@ -482,15 +486,21 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph,
                                  unsigned long long) {
+  if (const cudaError_t error = failing("cudaGraphInstantiate")) return error;
   *executable = new FakeGraph(std::move(*graph));
   graph->blocks.clear();
   return cudaSuccess;
 }
 cudaError_t cudaDeviceGetGraphMemAttribute(int device, cudaGraphMemAttributeType, void* value) {
-  *static_cast<std::uint64_t*>(value) = graph_pools[device].used.load();
+  *static_cast<std::uint64_t*>(value) = graph_pools[device].reserved.load();
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceGraphMemTrim(int device) {
+  graph_pools[device].reserved = graph_pools[device].used.load();
   return cudaSuccess;
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
+  if (const cudaError_t error = failing("cudaGraphLaunch")) return error;
   // Memory that the graph leaves behind could not be allocated a second time.
   for (const auto& [data, freed] : executable->blocks)
     if (!freed) return keep(cudaErrorInvalidValue);
