@@ -147,6 +147,10 @@ TEST(Bf16, TensorsAndWhatDoesNotFit) {
   const Tensor half = grad.to(DType::bf16);
   EXPECT_EQ(error_of([&] { update.run(half); }),
             "[sgd] gradients are bf16 [4] for parameters bf16 [4]");
+  EXPECT_EQ(error_of([&] { Update(adam(), param, {grad, half}, {}); }),
+            "[adam] state exp_avg_sq is bf16 [4] for parameters bf16 [4]");
+  EXPECT_EQ(error_of([&] { Update(optimizer, grad.to(DType::f16), {}, {}); }),
+            "[sgd] parameters are f16 [4]; they are f32, f64 or bf16, so keep a master copy");
   std::vector<bf16> four(4);
   const std::vector<float> three(3);
   EXPECT_EQ(error_of([&] {

@@ -260,6 +260,18 @@ TEST(Update, RefusesSpansThatDoNotFit) {
   EXPECT_EQ(run(four, fit, {.grad_divisor = 0}), "[adam] grad_divisor must be > 0, got 0");
 }
 
+TEST(Update, RefusesSectionsThatDoNotFit) {
+  const OptimizerPtr s = sgd();
+  const Hyper h = s->defaults();
+  const Tensor param = Tensor::zeros({200});
+  EXPECT_EQ(error_of([&] { Update(adam(), param, {param}, {}); }),
+            "[adam] needs 2 states (exp_avg, exp_avg_sq), got 1");
+  EXPECT_EQ(error_of([&] { Update(s, param, {}, {{0, 70, h}, {64, 10, h}}); }),
+            "[sgd] a section begins at 64, within the one before, which ends at 70");
+  EXPECT_EQ(error_of([&] { Update(s, param, {}, {{128, 73, h}}); }),
+            "[sgd] sections end at 201 of 200 elements");
+}
+
 TEST(Hyperparameters, OutOfRange) {
   const double nan = std::numeric_limits<double>::quiet_NaN();
   EXPECT_EQ(error_of([] { adam({.lr = -1}); }), "[adam] lr must be >= 0, got -1");
