@@ -5,6 +5,7 @@
 #include <set>
 #include <thread>
 
+#include "core/cuda/cuda.h"
 #include "support.h"
 
 namespace sg::data {
@@ -190,7 +191,9 @@ TEST_P(LoaderDepth, ATensorMayBeReadAndDroppedByAnotherThread) {
     const Content expected = content(reference.next());
     std::vector<float> seen;
     std::atomic<bool> done = false;  // relaxed: orders nothing, so the loader itself has to
-    std::thread reader([&, tensor = loader.next().images]() mutable {
+    Tensor images = loader.next().images;
+    if (images.is_cuda()) cuda::synchronize(images.device());  // the reader has streams of its own
+    std::thread reader([&, tensor = std::move(images)]() mutable {
       seen = tensor.to_vector<float>();
       tensor = Tensor();
       done.store(true, std::memory_order_relaxed);
