@@ -7,6 +7,7 @@
 
 #include "core/rank.h"
 #include "optim/kernels/update.h"
+#include "optim/update.h"
 #include "tests/optim/support.h"
 
 namespace sg::optim {
