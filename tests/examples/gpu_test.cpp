@@ -44,8 +44,9 @@ TEST_F(GpuPrograms, CifarTestsAndReportsTheCard) {
                                "--steps 2",
                                small_data()));
   EXPECT_EQ(outcome.status, 0) << outcome.err;
-  for (const char* text : {"\ndevice      cuda; CUDA graphs: updates", "test accuracy: ", "in use on cuda:0, now",
-                           "ledger of 2 ranks", "cuBLAS workspaces", "pool slack"})
+  for (const char* text :
+       {"\ndevice      cuda; CUDA graphs: updates", "test accuracy: ", "in use on cuda:0, now",
+        "ledger of 2 ranks", "cuBLAS workspaces", "pool slack"})
     EXPECT_NE(outcome.out.find(text), std::string::npos) << text << "\n" << outcome.out;
 }
 
