@@ -168,7 +168,9 @@ Context::Captured Context::end_capture() {
 
 void Context::drop_capture() noexcept {
   try {
-    end_capture();
+    const Captured dropped = end_capture();
+    for (void* data : dropped.memory) free(data);
+    cudaGraphDestroy(dropped.graph);
   } catch (const std::exception&) {
     // What broke the capture has been thrown where it happened.
   }
