@@ -12,6 +12,7 @@ namespace sg::optim {
 namespace {
 
 constexpr std::int64_t kBlock = cuda::Block::kElements;
+constexpr std::size_t kAlignment = alignof(std::max_align_t);  // of a unit's coefficients
 
 template <class T>
 std::span<T> part_of(const Tensor& flat, const Section& section) {
@@ -90,20 +91,47 @@ void Update::make_tables() {
   set({});
 }
 
-void Update::set(const StepValues& values) {
+void Update::check(const StepValues& values) const {
   SG_CHECK(values.step >= 1, "[{}] steps count from 1, got {}", optimizer_->name(), values.step);
   SG_CHECK(values.grad_divisor > 0, "[{}] grad_divisor must be > 0, got {}", optimizer_->name(),
            values.grad_divisor);
-  values_ = values;
-  if (!SG_CUDA || !param_.is_cuda() || groups_.empty()) return;
+}
+
+void Update::set(std::span<Update* const> updates, const StepValues& values) {
+  struct Place {
+    Update* update;
+    std::size_t begin, end;
+  };
+  std::vector<Place> places;
   std::vector<std::byte> bytes;
-  for (const Hyper& hyper : groups_)
-    optimizer_->coefficients(state_dtype(param_.dtype()), hyper, values, bytes);
-  if (!coefficients_.defined()) {
-    const Scoped kind(current_rank().kind, Kind::buffers);
-    coefficients_ = Tensor::empty({std::ssize(bytes)}, DType::u8, param_.device());
+  for (Update* const update : updates) {
+    update->check(values);
+    update->values_ = values;
+    if (!SG_CUDA || !update->param_.is_cuda() || update->groups_.empty()) continue;
+    bytes.resize((bytes.size() + kAlignment - 1) / kAlignment * kAlignment);
+    const std::size_t begin = bytes.size();
+    for (const Hyper& hyper : update->groups_)
+      update->optimizer_->coefficients(state_dtype(update->param_.dtype()), hyper, values, bytes);
+    places.push_back({update, begin, bytes.size()});
   }
-  sg::cuda::store(param_.device(), coefficients_.raw_data(), bytes);
+  if (places.empty()) return;
+  // One tensor, of which each has its part; it stays where it is, as captured work reads it.
+  const Update& first = *places.front().update;
+  const Device device = first.param_.device();
+  const bool placed = std::all_of(places.begin(), places.end(), [&](const Place& p) {
+    const Tensor& own = p.update->coefficients_;
+    return own.defined() && own.storage() == first.coefficients_.storage() &&
+           own.offset() == static_cast<std::int64_t>(p.begin) &&
+           own.storage()->bytes() == bytes.size();
+  });
+  if (!placed) {
+    const Scoped kind(current_rank().kind, Kind::buffers);
+    const Tensor all = Tensor::empty({std::ssize(bytes)}, DType::u8, device);
+    for (const Place& p : places)
+      p.update->coefficients_ = all.slice(0, static_cast<std::int64_t>(p.begin),
+                                          static_cast<std::int64_t>(p.end - p.begin));
+  }
+  sg::cuda::store(device, first.coefficients_.storage()->data(), bytes);
 }
 
 void Update::run(const Tensor& grad) const {

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "core/tensor.h"
@@ -31,14 +32,20 @@ class Update {
          std::vector<Section> sections);
 
   /// The values of the runs from here on, at first those of StepValues itself. A GPU's go to its
-  /// memory, in the order of its compute stream.
-  void set(const StepValues& values);
+  /// memory, in the order of its compute stream: one launch for all of `updates`, which are on one
+  /// device. Runs that were captured read what is set for the same updates together.
+  static void set(std::span<Update* const> updates, const StepValues& values);
+  void set(const StepValues& values) {
+    Update* const self = this;
+    set({&self, 1}, values);
+  }
   /// One update from summed gradients, as many as parameters and of the states' dtype. On a GPU
   /// it changes nothing if a kernel before it has found an error, which the next wait throws.
   void run(const Tensor& grad) const;
 
  private:
   void make_tables();
+  void check(const StepValues& values) const;
 
   OptimizerPtr optimizer_;
   Tensor param_;

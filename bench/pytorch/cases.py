@@ -37,7 +37,7 @@ class Collectives:
     ranks: int = 2
 
     def __str__(self):
-        return f"a buffer of {self.bytes >> 20} MB, {self.ranks} ranks, 1 thread each"
+        return f"a buffer of {self.bytes >> 20} MiB, {self.ranks} ranks, 1 thread each"
 
 
 # Rows of a two-rank case, each selectable by name: (row, theirs, ours, bar). A bar is a floor of

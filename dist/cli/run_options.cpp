@@ -59,7 +59,9 @@ void add_run_options(CLI::App& run, RunOptions& o, Written& written) {
                  "seconds from a stop signal to SIGKILL (30)");
   run.add_option("--grace", o.grace,
                  "seconds that peers of a failed rank have to end alone, before SIGTERM (3)");
-  run.add_option("--backend", o.backend, "auto, threads, gloo or nccl (auto)");
+  run.add_option("--backend", o.backend,
+                 "what connects the ranks: gloo, nccl (GPUs), threads (of one process), or auto:\n"
+                 "gloo between processes, nccl between their GPUs ($SHARDGRAD_BACKEND, else auto)");
 }
 
 [[noreturn]] void unknown_option(const CLI::App& run, const std::string& name) {

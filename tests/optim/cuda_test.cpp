@@ -74,6 +74,38 @@ TEST_F(Gpu, UpdatesHaveTheBitsOfTheCpu) {
   }
 }
 
+TEST_F(Gpu, UpdatesThatAreSetTogetherHaveTheBitsOfThoseSetAlone) {
+  const OptimizerPtr optimizer = adamw({.lr = 1e-2});
+  const auto run = [&](bool together) {
+    std::vector<Tensor> params;
+    std::vector<Update> updates;
+    for (const DType dtype : {DType::f32, DType::f64, DType::bf16, DType::f32}) {
+      const std::int64_t n = 500 + 100 * std::ssize(params);
+      const DType sums = state_dtype(dtype);
+      params.push_back(noise(n, dtype, 1).to(kGpu));
+      updates.emplace_back(
+          optimizer, params.back(),
+          std::vector<Tensor>{noise(n, sums, 2).to(kGpu), noise(n, sums, 3, true).to(kGpu)},
+          sections_of(*optimizer, n, params.size() != 2));
+    }
+    std::vector<Update*> all;
+    for (Update& update : updates) all.push_back(&update);
+    for (const std::int64_t step : {1, 2, 7}) {
+      const StepValues values{.step = step, .grad_divisor = 2, .lr_factor = 1.0 / step};
+      if (together) Update::set(all, values);
+      for (std::size_t i = 0; i < updates.size(); ++i) {
+        if (!together) updates[i].set(values);
+        const DType sums = state_dtype(params[i].dtype());
+        updates[i].run(noise(params[i].numel(), sums, 4).to(kGpu));
+      }
+    }
+    std::vector<std::vector<double>> values;
+    for (const Tensor& param : params) values.push_back(param.to_doubles());
+    return values;
+  };
+  EXPECT_EQ(run(true), run(false));
+}
+
 TEST_F(Gpu, SquaresHaveTheBitsOfTheCpu) {
   for (const DType dtype : {DType::f32, DType::f64})
     for (const std::int64_t n : {1, 63, 64, 65, 5000}) {
