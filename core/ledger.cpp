@@ -14,26 +14,47 @@ constexpr std::string_view kPhaseNames[3] = {"training", "evaluation", "inspecti
 std::string_view name_of(Kind kind) { return kKindNames[static_cast<int>(kind)]; }
 std::string_view name_of(Phase phase) { return kPhaseNames[static_cast<int>(phase)]; }
 
-std::int64_t Ledger::Counter::add(std::int64_t bytes) {
-  const std::int64_t now = live.fetch_add(bytes, std::memory_order_relaxed) + bytes;
+void Rise::add(Kind kind, std::int64_t bytes) {
+  kinds_[static_cast<std::size_t>(kind)].add(bytes);
+  total_.add(bytes);
+}
+
+void Ledger::Counter::add(std::int64_t bytes) {
+  rise_to(live.fetch_add(bytes, std::memory_order_relaxed) + bytes);
+}
+
+void Ledger::Counter::rise_to(std::int64_t bytes) {
   std::int64_t top = peak.load(std::memory_order_relaxed);
-  while (now > top && !peak.compare_exchange_weak(top, now, std::memory_order_relaxed)) {
+  while (bytes > top && !peak.compare_exchange_weak(top, bytes, std::memory_order_relaxed)) {
   }
-  return now;
+}
+
+void Ledger::check_limit(std::string_view what, std::int64_t bytes) const {
+  const std::int64_t limit = limit_.load(std::memory_order_relaxed);
+  if (limit == 0 || bytes <= 0) return;
+  const std::int64_t live = live_total();
+  SG_CHECK(live + bytes <= limit,
+           "[ledger] {} bytes of {} do not fit: {} of the rank's limit of {} bytes are in use; "
+           "raise the limit, shard more (zero3) or use smaller micro-batches",
+           bytes, what, live, limit);
 }
 
 void Ledger::book(Kind kind, Tier tier, std::int64_t bytes) {
   const int k = static_cast<int>(kind), t = static_cast<int>(tier);
-  const std::int64_t limit = limit_.load(std::memory_order_relaxed);
-  if (bytes > 0 && limit > 0 && tier == Tier::device) {
-    const std::int64_t live = totals_[t].live.load(std::memory_order_relaxed);
-    SG_CHECK(live + bytes <= limit,
-             "[ledger] {} bytes of {} do not fit: {} of the rank's limit of {} bytes are in use; "
-             "raise the limit, shard more (zero3) or use smaller micro-batches",
-             bytes, name_of(kind), live, limit);
-  }
+  if (tier == Tier::device) check_limit(name_of(kind), bytes);
   kinds_[k][t].add(bytes);
   totals_[t].add(bytes);
+}
+
+void Ledger::book(const Rise& rise) {
+  constexpr int kDevice = static_cast<int>(Tier::device);
+  check_limit("a replayed step", rise.total());
+  for (int k = 0; k < kKinds; ++k) {
+    Counter& counter = kinds_[k][kDevice];
+    counter.rise_to(counter.live.load() + rise.of(static_cast<Kind>(k)));
+  }
+  Counter& total = totals_[kDevice];
+  total.rise_to(total.live.load() + rise.total());
 }
 
 std::int64_t Ledger::live(Kind kind, Tier tier) const {

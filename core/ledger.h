@@ -1,6 +1,7 @@
 // The ledger of one rank: live and peak bytes by kind and tier, and traffic by collective.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -30,6 +31,24 @@ struct Traffic {
   bool operator==(const Traffic&) const = default;
 };
 
+/// What a stretch of work books in the device tier and gives back before it ends: how far each
+/// kind, and their sum, rises above what was alive before. That is all that its bookings change, so
+/// it stands for them when the work is repeated without its allocations (a CUDA graph).
+class Rise {
+ public:
+  void add(Kind kind, std::int64_t bytes);
+  std::int64_t of(Kind kind) const { return kinds_[static_cast<std::size_t>(kind)].top; }
+  std::int64_t total() const { return total_.top; }
+
+ private:
+  struct Level {
+    std::int64_t now = 0, top = 0;
+    void add(std::int64_t bytes) { top = std::max(top, now += bytes); }
+  };
+  std::array<Level, kKinds> kinds_;
+  Level total_;
+};
+
 /// Counters of one rank. Memory may be booked from any thread (a tensor can die on another one);
 /// traffic likewise.
 class Ledger {
@@ -37,6 +56,8 @@ class Ledger {
   /// Books `bytes` more (or fewer, if negative). Throws if a limit on (kind, device) would be
   /// passed.
   void book(Kind kind, Tier tier, std::int64_t bytes);
+  /// Books what comes and is gone again: peaks change, and the limit holds.
+  void book(const Rise& rise);
   std::int64_t live(Kind kind, Tier tier = Tier::device) const;
   std::int64_t peak(Kind kind, Tier tier = Tier::device) const;
   /// Live bytes of all kinds in a tier, and the highest that sum ever was.
@@ -59,8 +80,10 @@ class Ledger {
   static constexpr int kTiers = 3;
   struct Counter {
     std::atomic<std::int64_t> live{0}, peak{0};
-    std::int64_t add(std::int64_t bytes);
+    void add(std::int64_t bytes);
+    void rise_to(std::int64_t bytes);
   };
+  void check_limit(std::string_view what, std::int64_t bytes) const;
   std::array<std::array<Counter, kTiers>, kKinds> kinds_;
   std::array<Counter, kTiers> totals_;
   std::atomic<std::int64_t> limit_{0};

@@ -8,13 +8,17 @@ namespace sg {
 std::shared_ptr<Storage> Storage::make_booked(std::size_t bytes, Device device, Kind kind,
                                               Tier tier) {
   std::shared_ptr<Storage> storage(new Storage);
-  const std::shared_ptr<Memory>& memory = current_rank().memory;
-  memory->ledger.book(kind, tier, static_cast<std::int64_t>(bytes));
-  storage->account_ = current_rank().account;
+  const Rank& rank = current_rank();
+  rank.memory->ledger.book(kind, tier, static_cast<std::int64_t>(bytes));
+  storage->account_ = rank.account;
   if (storage->account_ != nullptr)
     storage->account_->book(kind, tier, static_cast<std::int64_t>(bytes));
+  if (rank.rise != nullptr && tier == Tier::device) {
+    rank.rise->add(kind, static_cast<std::int64_t>(bytes));
+    storage->rising_ = true;
+  }
   // From here on the destructor undoes the booking, also if the caller's allocation throws.
-  storage->memory_ = memory;
+  storage->memory_ = rank.memory;
   storage->bytes_ = bytes;
   storage->device_ = device;
   storage->kind_ = kind;
@@ -61,6 +65,8 @@ Storage::~Storage() {
 void Storage::book(Kind kind, std::int64_t bytes) {
   memory_->ledger.book(kind, tier_, bytes);
   if (account_ != nullptr) account_->book(kind, tier_, bytes);
+  if (!rising_) return;
+  if (Rise* const rise = current_rank().rise) rise->add(kind, bytes);
 }
 
 void Storage::set_kind(Kind kind) {

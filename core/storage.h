@@ -73,6 +73,7 @@ class Storage {
   Tier tier_ = Tier::device;
   bool pinned_ = false;
   bool has_source_ = false;
+  bool rising_ = false;  // made while the rank's bookings were recorded
   std::uint64_t version_ = 0;
   static std::shared_ptr<Storage> make_booked(std::size_t bytes, Device device, Kind kind,
                                               Tier tier);

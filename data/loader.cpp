@@ -142,13 +142,13 @@ void Loader::fill(Slot& slot, std::int64_t index) {
 void Loader::upload(Slot& slot) {
   if (!SG_CUDA) return;  // nor are there lanes
   const auto queue = [&](const Tensor& to, const Tensor& from) {
-    cuda::upload(*gpu_, cuda::Lane::copies, to.raw_data(), from.raw_data(),
+    cuda::upload(*gpu_, cuda::Lane::copies_in, to.raw_data(), from.raw_data(),
                  static_cast<std::size_t>(from.bytes()));
   };
-  cuda::wait(*gpu_, cuda::Lane::copies, *slot.unread);
+  cuda::wait(*gpu_, cuda::Lane::copies_in, *slot.unread);
   queue(slot.batch.images, slot.staged_images);
   queue(slot.batch.labels, slot.staged_labels);
-  slot.copied = cuda::mark(*gpu_, cuda::Lane::copies);
+  slot.copied = cuda::mark(*gpu_, cuda::Lane::copies_in);
 }
 
 void Loader::fill_next(std::unique_lock<std::mutex>& lock) {

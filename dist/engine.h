@@ -22,6 +22,7 @@
 #include "dist/plan.h"
 #include "dist/prefetch.h"
 #include "dist/sharded_source.h"
+#include "dist/step_loss.h"
 #include "dist/unit.h"
 #include "nn/module.h"
 #include "optim/optimizer.h"
@@ -89,10 +90,13 @@ class Engine {
   bool step();
 
   // ---- of the last finished step; the same on every rank
-  /// Mean loss over the whole batch, micro-batch losses folded in slice order. One rank on a GPU
-  /// waits here for the step, and throws what its kernels have found wrong: nothing has been
-  /// updated since then.
-  double loss() const;
+  /// Mean loss over the whole batch, micro-batch losses folded in slice order; 0 before the first
+  /// step. One rank on a GPU waits here for the losses, and throws what its kernels have found
+  /// wrong (an index outside an embedding): the step has updated nothing then. If nobody asks, the
+  /// next step throws it, or the next look at parameters, gradients, states or the report.
+  double loss() const { return loss_.get(); }
+  /// The same, to be read later: a GPU that goes on with the next step meanwhile is never idle.
+  const StepLoss& step_loss() const { return loss_; }
   /// Global 2-norm of the mean gradients before clipping; nothing unless clip_norm or grad_norm
   /// asked for it.
   std::optional<double> grad_norm() const { return grad_norm_; }
@@ -152,6 +156,8 @@ class Engine {
   static Tensor part(const Tensor& flat, const Unit& unit);
   void update(const optim::StepValues& values);
   void publish();
+  // Whether a step needs losses or the norm in main memory.
+  bool waits_for_values() const { return comm_.size() > 1 || wants_norm(); }
   bool wants_norm() const { return options_.grad_norm || options_.clip_norm > 0; }
   Prediction predict() const;
   void barrier();
@@ -175,10 +181,7 @@ class Engine {
   int micro_ = 0;  // micro-batches whose backward is done in this step
   std::int64_t steps_ = 0;
   std::vector<Tensor> losses_;  // of this rank's micro-batches
-  // Of the last step; while `unread_` has losses, `loss_` is not known yet.
-  mutable std::vector<Tensor> unread_;
-  mutable std::exception_ptr loss_error_;
-  mutable double loss_ = 0;
+  StepLoss loss_{0};            // of the last step
   std::shared_ptr<const cuda::Graph> update_graph_;
   std::optional<double> grad_norm_;
   std::shared_ptr<Ledger> account_ =

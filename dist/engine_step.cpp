@@ -35,6 +35,7 @@ void spoil(std::vector<std::unique_ptr<Unit>>& units, bool nan) {
 bool Engine::step() {
   check_whole("step");
   if (micro_ < options_.accumulate) return false;
+  loss_.check();  // of the step before, if nobody has asked
   const Scoped account(current_rank().account, account_);
   broken_ = true;
   using fault::Action;
@@ -57,6 +58,7 @@ bool Engine::step() {
   comm_.quiesce();  // peers have read this rank's parameters, which change now
   update(values);
   publish();
+  if (!waits_for_values()) loss_ = StepLoss(std::exchange(losses_, {}));
   ++steps_;
   micro_ = 0;
   broken_ = false;
@@ -87,10 +89,7 @@ void Engine::reduce() {
 // bits.
 void Engine::exchange_scalars(optim::StepValues& values) {
   const bool norm = wants_norm();
-  unread_.clear();
-  loss_error_ = nullptr;
-  if (comm_.size() == 1 && !norm) {  // nobody waits for a value
-    unread_ = std::exchange(losses_, {});
+  if (!waits_for_values()) {
     stop_requested_ = stop_wanted_;
     grad_norm_.reset();
     return;
@@ -111,7 +110,7 @@ void Engine::exchange_scalars(optim::StepValues& values) {
   double sum = 0;
   for (std::size_t a = 0; a < losses_.size(); ++a)
     for (std::size_t r = 0; r < ranks; ++r) sum += std::bit_cast<double>(all[r * width + a]);
-  loss_ = sum / static_cast<double>(losses_.size() * ranks);
+  loss_ = StepLoss(sum / static_cast<double>(losses_.size() * ranks));
   ExactSum squares;
   stop_requested_ = false;
   for (std::size_t r = 0; r < ranks; ++r) {
@@ -126,26 +125,14 @@ void Engine::exchange_scalars(optim::StepValues& values) {
     values.clip_scale = optim::clip_coefficient(*grad_norm_, options_.clip_norm);
 }
 
-double Engine::loss() const {
-  if (loss_error_ != nullptr) std::rethrow_exception(loss_error_);
-  if (unread_.empty()) return loss_;
-  double sum = 0;
-  try {
-    for (const Tensor& loss : unread_) sum += loss.item();
-  } catch (...) {
-    loss_error_ = std::current_exception();  // the loss of this step stays unknown
-    throw;
-  }
-  unread_.clear();
-  return loss_ = sum / options_.accumulate;
-}
-
 void Engine::update(const optim::StepValues& values) {
   const auto for_each_trained = [&](auto&& f) {
     for (auto& unit : units_)
       if (unit->trainable) f(*unit);
   };
-  for_each_trained([&](Unit& unit) { unit.update->set(values); });
+  std::vector<optim::Update*> updates;
+  for_each_trained([&](Unit& unit) { updates.push_back(&*unit.update); });
+  optim::Update::set(updates, values);
   const auto run = [&] {
     for_each_trained([](Unit& unit) { unit.update->run(part(unit.accumulated, unit)); });
   };

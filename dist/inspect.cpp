@@ -42,11 +42,13 @@ Tensor Engine::whole(const Unit& unit, const Tensor& flat) {
 }
 
 Tensor Engine::full_parameter(const std::string& name) {
+  loss_.check();
   const auto [unit, segment] = find(name);
   return segment->view_of(whole(*unit, unit->rest)).clone();
 }
 
 Tensor Engine::full_gradient(const std::string& name) {
+  loss_.check();
   const auto [unit, segment] = find(name);
   SG_CHECK(unit->trainable, "[full_gradient] {} is frozen and has no gradient", name);
   if (micro_ == options_.accumulate) {
@@ -68,6 +70,7 @@ Tensor Engine::full_gradient(const std::string& name) {
 }
 
 Tensor Engine::full_state(const std::string& name, const std::string& state) {
+  loss_.check();
   const auto [unit, segment] = find(name);
   SG_CHECK(unit->trainable, "[full_state] {} is frozen and has no optimizer state", name);
   const auto& names = optimizer_->state_names();
@@ -130,6 +133,7 @@ void Engine::load_weights(const std::string& path) {
 }
 
 void Engine::save_weights(const std::string& path) {
+  loss_.check();
   sync_buffers();
   // As nn::save_weights(): the file is the same under every plan.
   std::vector<SafetensorsWriter::Declared> declared;

@@ -42,6 +42,7 @@ class Job {
   /// What `options` left open.
   int threads() const;
   Executor executor() const;
+  Backend backend() const { return options_.backend; }
   /// Runs fn on every rank of this process, and on the others' in theirs; may be called again.
   /// Errors: as of launch_ranks().
   void run(const std::function<void(Rank&)>& fn);

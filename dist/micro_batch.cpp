@@ -12,7 +12,8 @@ namespace {
 constexpr std::size_t kVariants = 16;
 
 bool same_form(const Tensor& a, const Var& b) {
-  return a.shape() == b.shape() && a.dtype() == b.dtype() && a.device() == b.value().device();
+  return a.shape() == b.shape() && a.strides() == b.value().strides() && a.dtype() == b.dtype() &&
+         a.device() == b.value().device();
 }
 
 }  // namespace
@@ -26,7 +27,10 @@ MicroBatch::Variant* MicroBatch::find(std::span<const Var> inputs, const Form& f
 }
 
 void MicroBatch::operator()(std::span<const Var> inputs) {
-  const auto on_gpu = [](const Var& x) { return x.value().is_cuda() && !x.requires_grad(); };
+  // (The copy that a graph reads has the strides of what is dense.)
+  const auto on_gpu = [](const Var& x) {
+    return x.value().is_cuda() && x.value().is_dense() && !x.requires_grad();
+  };
   if (!engine_.why_no_graphs().empty() || !grad_enabled() ||
       !std::all_of(inputs.begin(), inputs.end(), on_gpu))
     return engine_.backward(engine_.forward(loss_, inputs));
@@ -45,6 +49,8 @@ void MicroBatch::operator()(std::span<const Var> inputs) {
   const Scoped account(current_rank().account, engine_.account_);
   for (std::size_t i = 0; i < inputs.size(); ++i) variant->inputs[i].copy_from(inputs[i].value());
   if (variant->graph == nullptr) capture(*variant);
+  current_rank().ledger().book(variant->rise);
+  engine_.account_->book(variant->rise);
   engine_.replay(*variant->graph, inputs, variant->loss, variant->state);
 }
 
@@ -54,7 +60,7 @@ void MicroBatch::prepare(std::span<const Var> inputs, const Form& form) {
   variant->form = form;
   for (const Var& x : inputs) variant->inputs.push_back(x.value().clone());
   variant->loss = engine_.losses_.back().clone();
-  variant->state = Tensor::empty({sizeof(StepState)}, DType::u8);
+  variant->state = Tensor::empty({sizeof(StepState)}, DType::u8, variant->loss.device());
   variants_.push_back(std::move(variant));
 }
 
@@ -62,9 +68,11 @@ void MicroBatch::capture(Variant& variant) {
   Rank& rank = current_rank();
   const std::vector<Var> inputs(variant.inputs.begin(), variant.inputs.end());
   const Scoped state(rank.state, rank.state);
+  const Scoped rise(rank.rise, &variant.rise);
   rank.state.replayed = static_cast<const StepState*>(variant.state.raw_data());
   engine_.broken_ = true;
-  cuda::Capture capture(rank.device);
+  engine_.reducer_->wait();  // what is in flight from before would stay with the graph
+  cuda::Capture capture(variant.loss.device());
   {
     const Var loss = engine_.pass(loss_, inputs, engine_.dry_->forward);
     variant.loss.copy_from(loss.value());

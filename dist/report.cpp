@@ -67,6 +67,7 @@ Prediction Engine::predict() const {
 }
 
 Report Engine::report() {
+  loss_.check();
   const Scoped phase(current_rank().phase, Phase::inspection);
   const Prediction predicted = predict();
   Report report;

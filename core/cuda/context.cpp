@@ -22,11 +22,6 @@ void use_device(int device) {
   tls_device = device;
 }
 
-// What was waited for may be the end that giving them up has put to it.
-void check_collectives(const Context& context) {
-  if (const auto collectives = context.collectives()) collectives->check();
-}
-
 }  // namespace
 
 void check(cudaError_t status, std::string_view op, std::string_view call) {
@@ -79,9 +74,8 @@ Context::Context(int device)
   streams_ = std::make_unique<Streams>();
   const MemoryInfo info = memory_info(cuda_device(device));
   used_before_ = info.total - info.free - info.pool_reserved - info.graphs;
-  found_.reset(static_cast<std::int64_t*>(allocate(4 * sizeof(std::int64_t))));
-  check(cudaMemsetAsync(found(), 0, 4 * sizeof(std::int64_t), compute()), "device",
-        "cudaMemsetAsync");
+  found_.reset(static_cast<std::int64_t*>(allocate(kFoundWords * sizeof(std::int64_t))));
+  clear_found("device");
 }
 
 void Context::use() const { use_device(device_); }
@@ -90,13 +84,16 @@ Context::~Context() {
   // Errors on the way out have been thrown where they were found.
   cudaSetDevice(device_);
   tls_device = device_;
-  for (const cudaStream_t stream : {communication(), copies()}) cudaStreamSynchronize(stream);
+  for (const cudaStream_t stream : {communication(), copies_in(), copies_out()})
+    cudaStreamSynchronize(stream);
   blas_.reset();
   workspace_.reset();  // on the compute stream
   found_.reset();
   cudaStreamSynchronize(compute());
-  for (const cudaGraph_t graph : lost_graphs_) cudaGraphDestroy(graph);
-  if (!lost_graphs_.empty()) cudaDeviceGraphMemTrim(device_);
+  if (!lost_graphs_.empty()) {
+    lost_graphs_.clear();
+    cudaDeviceGraphMemTrim(device_);
+  }
   streams_.reset();
   cudaGetLastError();  // else the thread's next launch would be blamed
 }
@@ -120,7 +117,11 @@ void* Context::allocate(std::size_t bytes) {
         current_rank().index, bytes, device_, info.free, info.total, info.pool_reserved);
   }
   check(status, "memory", "cudaMallocAsync");
-  if (capturing_) captured_.insert(data);
+  const std::lock_guard lock(capture_);
+  if (capturing_) {
+    captured_.insert(data);
+    allocates_ = true;
+  }
   return data;
 }
 
@@ -133,9 +134,12 @@ void* Context::workspace(std::size_t bytes) {
 }
 
 void Context::free(void* data) noexcept {
+  // Held over the call as well, or a capture could begin before it.
+  const std::lock_guard lock(capture_);
   // A graph may free what it allocates, and nothing else.
-  if (capturing_ && captured_.erase(data) == 0) return freed_later_.push_back(data);
-  if (lost_.erase(data) != 0) return;
+  const bool captured = capturing_ && captured_.erase(data) != 0;
+  if (!captured && lost_.erase(data) != 0) return;
+  if (capturing_ && !captured) return freed_later_.push_back(data);
   // A failure here follows one that has been, or will be, thrown by the call that it concerns.
   if (tls_device != device_ && cudaSetDevice(device_) == cudaSuccess) tls_device = device_;
   if (cudaFreeAsync(data, compute()) != cudaSuccess) cudaGetLastError();
@@ -143,22 +147,30 @@ void Context::free(void* data) noexcept {
 
 void Context::begin_capture() {
   use();
+  const std::lock_guard lock(capture_);
   check(cudaStreamBeginCapture(compute(), cudaStreamCaptureModeThreadLocal), "graph",
         "cudaStreamBeginCapture");
   capturing_ = true;
+  allocates_ = false;
 }
 
 Context::Captured Context::end_capture() {
   Captured captured;
+  std::unique_lock lock(capture_);
   const std::size_t kept = captured_.size();
-  const cudaError_t status = cudaStreamEndCapture(compute(), &captured.graph);
+  cudaGraph_t graph = nullptr;
+  const cudaError_t status = cudaStreamEndCapture(compute(), &graph);
+  captured.graph.reset(graph);
+  captured.allocates = allocates_;
   capturing_ = false;
+  // Whoever still has one of these tensors will free it, and nothing must happen then.
   lost_.merge(captured_);
   captured_.clear();
-  captured.memory = std::exchange(freed_later_, {});
+  const std::vector<void*> memory = std::exchange(freed_later_, {});
+  lock.unlock();
+  for (void* data : memory) captured.memory.emplace_back(data, Free{this});
   if (status == cudaSuccess && kept == 0) return captured;
-  for (void* data : captured.memory) free(data);
-  if (captured.graph != nullptr) lost_graphs_.push_back(captured.graph);
+  if (captured.graph != nullptr) lost_graphs_.push_back(std::move(captured.graph));
   check(status, "graph", "cudaStreamEndCapture");
   fail(
       "[graph] {} tensors that were made while a step was captured as a CUDA graph outlive it, and "
@@ -168,16 +180,15 @@ Context::Captured Context::end_capture() {
 
 void Context::drop_capture() noexcept {
   try {
-    const Captured dropped = end_capture();
-    for (void* data : dropped.memory) free(data);
-    cudaGraphDestroy(dropped.graph);
+    end_capture();
   } catch (const std::exception&) {
     // What broke the capture has been thrown where it happened.
   }
   cudaGetLastError();
 }
 
-void Context::check_not_capturing(std::string_view op) const {
+void Context::check_not_capturing(std::string_view op) {
+  const std::lock_guard lock(capture_);
   SG_CHECK(!capturing_,
            "[{}] values move between the GPU and main memory while a step is captured as a CUDA "
            "graph, which a replay would not repeat; take it out of the captured function, or "
@@ -185,27 +196,36 @@ void Context::check_not_capturing(std::string_view op) const {
            op);
 }
 
-void Context::synchronize(std::string_view op) {
-  check_not_capturing(op);
-  std::int64_t found[4] = {};
-  // (Also what another error of the device follows from.)
-  const auto checked = [&](cudaError_t status, std::string_view call) {
-    if (status != cudaSuccess) check_collectives(*this);
-    check(status, op, call);
-  };
-  checked(cudaMemcpyAsync(found, this->found(), sizeof found, cudaMemcpyDeviceToHost, compute()),
-          "cudaMemcpyAsync");
-  checked(cudaStreamSynchronize(compute()), "cudaStreamSynchronize");
-  check_collectives(*this);
-  if (found[0] == kFine) return;
-  check(cudaMemsetAsync(this->found(), 0, 4 * sizeof(std::int64_t), compute()), op,
+void Context::check_done(cudaError_t status, std::string_view op, std::string_view call) const {
+  if (const auto collectives = this->collectives()) collectives->check();
+  check(status, op, call);
+}
+
+void Context::clear_found(std::string_view op) {
+  check(cudaMemsetAsync(found(), 0, kFoundWords * sizeof(std::int64_t), compute()), op,
         "cudaMemsetAsync");
+}
+
+void check_found(const std::int64_t* found) {
+  if (found[0] == kFine) return;
   if (found[0] == kIndexOutside)
     fail("[embedding] index {} at position {} is outside [0, {})", found[1], found[2], found[3]);
   fail("[cross_entropy] target {} at index {} is outside [0, {})", found[1], found[2], found[3]);
 }
 
+void Context::synchronize(std::string_view op) {
+  check_not_capturing(op);
+  std::int64_t found[kFoundWords] = {};
+  const cudaError_t queued =
+      cudaMemcpyAsync(found, this->found(), sizeof found, cudaMemcpyDeviceToHost, compute());
+  if (queued != cudaSuccess) check_done(queued, op, "cudaMemcpyAsync");
+  check_done(cudaStreamSynchronize(compute()), op, "cudaStreamSynchronize");
+  if (found[0] != kFine) clear_found(op);
+  check_found(found);
+}
+
 Context& context(Device device) {
+  SG_CHECK(device.is_cuda(), "[device] {} is no GPU", name_of(device));
   std::shared_ptr<Context>& own = current_rank().memory->cuda;
   if (own == nullptr) own = std::make_shared<Context>(device.index);
   SG_CHECK(own->device() == device.index,
@@ -275,7 +295,7 @@ std::string why_none() {
 
 void synchronize(Device device) {
   Context& c = context(device);
-  for (const cudaStream_t stream : {c.communication(), c.copies()})
+  for (const cudaStream_t stream : {c.communication(), c.copies_in(), c.copies_out()})
     check(cudaStreamSynchronize(stream), "synchronize", "cudaStreamSynchronize");
   c.synchronize("synchronize");
 }

@@ -7,9 +7,11 @@
 
 #include <cstddef>
 #include <memory>
+#include <mutex>
 #include <set>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -62,8 +64,9 @@ class Context {
   /// Collectives, beside `compute`.
   cudaStream_t communication() const { return streams_->communication.get(); }
 
-  /// What comes from main memory, while ops compute.
-  cudaStream_t copies() const { return streams_->copies.get(); }
+  /// What comes from main memory, and what goes there, while ops compute.
+  cudaStream_t copies_in() const { return streams_->copies_in.get(); }
+  cudaStream_t copies_out() const { return streams_->copies_out.get(); }
 
   /// Stream-ordered: the bytes are the caller's for work on `compute` from now on, and until the
   /// work queued before free().
@@ -73,25 +76,42 @@ class Context {
   /// Waits for the compute stream, and gives what its pool holds for later back to the card.
   void trim();
 
+  struct Free {
+    Context* context;
+    void operator()(void* data) const noexcept { context->free(data); }
+  };
+  template <class T>
+  using Owned = std::unique_ptr<T, Free>;
+
   // For Capture, graph.h.
+  struct DestroyGraph {
+    void operator()(cudaGraph_t graph) const noexcept { cudaGraphDestroy(graph); }
+  };
+  using OwnGraph = std::unique_ptr<std::remove_pointer_t<cudaGraph_t>, DestroyGraph>;
   struct Captured {
-    cudaGraph_t graph = nullptr;
+    OwnGraph graph;
+    bool allocates = false;  ///< it has tensors of its own
     /// From before, and freed meanwhile: the graph may read it, so it is freed with the graph.
-    std::vector<void*> memory;
+    std::vector<Owned<void>> memory;
   };
   void begin_capture();
   Captured end_capture();
   void drop_capture() noexcept;
   /// Throws while a graph is captured: what `op` is about to do would not be replayed.
-  void check_not_capturing(std::string_view op) const;
+  void check_not_capturing(std::string_view op);
 
   /// Waits for everything queued, then throws what a kernel has found wrong (an index outside its
   /// range, say), or what the rank's collectives were given up for.
   void synchronize(std::string_view op);
 
+  /// check() of a wait. What went wrong may follow from what the rank's collectives were given up
+  /// for, and is nothing to go on with after that: this is thrown first, whatever the status.
+  void check_done(cudaError_t status, std::string_view op, std::string_view call) const;
   /// Words that kernels write what they find wrong to: {code, value, place, limit}; 0 is fine. On
-  /// the device; one error stays.
+  /// the device; one error stays until it is read. (kFoundWords of them.)
   std::int64_t* found() const { return found_.get(); }
+  /// Nothing was found, for what is queued from now on.
+  void clear_found(std::string_view op);
 
   /// See lanes.h; null where there are none.
   std::shared_ptr<const Collectives> collectives() const { return collectives_.lock(); }
@@ -110,25 +130,20 @@ class Context {
 
  private:
   struct Streams {
-    OwnStream compute, communication, copies;
+    OwnStream compute, communication, copies_in, copies_out;
   };
-  struct Free {
-    Context* context;
-    void operator()(void* data) const noexcept { context->free(data); }
-  };
-  template <class T>
-  using Owned = std::unique_ptr<T, Free>;
-
   int device_;
   int processors_ = 1;
   bool reads_host_memory_ = false;
+  std::mutex capture_;  // of the next five: a tensor may die on another thread than its rank's
   bool capturing_ = false;
+  bool allocates_ = false;          // the capture, up to now
   std::set<void*> captured_;        // allocated since the capture began
   std::vector<void*> freed_later_;  // memory from before that was freed since
-  // Tensors of captures that failed, which somebody still holds. Their graphs are kept, so that the
-  // addresses are not given out again.
+  // Tensors of captures that failed, which somebody still holds. Their graphs, if they came to be,
+  // are kept, so that the addresses are not given out again.
   std::set<void*> lost_;
-  std::vector<cudaGraph_t> lost_graphs_;
+  std::vector<OwnGraph> lost_graphs_;
   std::unique_ptr<Streams> streams_;  // made when the device is known to be there
   std::int64_t used_before_ = 0;
   Owned<std::int64_t> found_;
@@ -141,6 +156,8 @@ class Context {
 /// The current rank's, on the device of its tensors; made at first use. Makes it the thread's
 /// current device.
 Context& context(Device device);
+/// Throws what words that were at Context::found() say, if they say anything.
+void check_found(const std::int64_t* found);
 /// For the launch of a kernel of `op` on the compute stream.
 Launch on(const char* op, Device device);
 /// Context::found() of the current rank's.

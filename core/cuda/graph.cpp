@@ -27,17 +27,16 @@ class Executable final : public Graph {
   Executable(std::shared_ptr<Context> context, Context::Captured captured)
       : context_(std::move(context)), memory_(std::move(captured.memory)) {
     // What the step has left in the pool, when it ran by itself, is needed for the graph's tensors.
-    context_->trim();
-    const cudaError_t status = cudaGraphInstantiate(&graph_, captured.graph, 0);
-    cudaGraphDestroy(captured.graph);
-    check_memory(*context_, status, "cudaGraphInstantiate");
+    if (captured.allocates) context_->trim();
+    check_memory(*context_, cudaGraphInstantiate(&graph_, captured.graph.get(), 0),
+                 "cudaGraphInstantiate");
   }
   ~Executable() override {
     // A replay that still runs ends first: its memory goes with the graph.
     cudaStreamSynchronize(context_->compute());
     cudaGraphExecDestroy(graph_);
     cudaDeviceGraphMemTrim(context_->device());
-    for (void* data : memory_) context_->free(data);
+    memory_.clear();
     cudaGetLastError();  // else the thread's next launch would be blamed
   }
   void launch() const override {
@@ -47,7 +46,7 @@ class Executable final : public Graph {
 
  private:
   std::shared_ptr<Context> context_;
-  std::vector<void*> memory_;
+  std::vector<Context::Owned<void>> memory_;
   cudaGraphExec_t graph_ = nullptr;
 };
 

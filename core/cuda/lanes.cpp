@@ -35,8 +35,10 @@ cudaStream_t stream_of(Context& context, Lane lane) {
   switch (lane) {
     case Lane::communication:
       return context.communication();
-    case Lane::copies:
-      return context.copies();
+    case Lane::copies_in:
+      return context.copies_in();
+    case Lane::copies_out:
+      return context.copies_out();
     default:
       return context.compute();
   }
@@ -71,6 +73,13 @@ void wait(Context& context, Lane lane, const Mark& mark) {
 
 void wait(const Mark& mark) {
   check(cudaEventSynchronize(mark.event()), "lane", "cudaEventSynchronize");
+}
+
+void wait(Context& context, const Mark& mark, const std::int64_t* found) {
+  context.use();
+  context.check_not_capturing("lane");
+  context.check_done(cudaEventSynchronize(mark.event()), "lane", "cudaEventSynchronize");
+  check_found(found);
 }
 
 bool reached(const Mark& mark) {
@@ -113,6 +122,17 @@ void upload(Context& context, Lane lane, void* to, const void* from, std::size_t
   if (bytes == 0) return;
   check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_of(context, lane)), "lane",
         "cudaMemcpyAsync");
+}
+
+void download(Context& context, Lane lane, void* to, const void* from, std::size_t bytes) {
+  if (bytes == 0) return;
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_of(context, lane)), "lane",
+        "cudaMemcpyAsync");
+}
+
+void take_found(Context& context, void* to) {
+  copy(context, Lane::compute, to, context.found(), kFoundWords * sizeof(std::int64_t));
+  context.clear_found("lane");
 }
 
 void zero(Context& context, Lane lane, void* to, std::size_t bytes) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
@@ -16,7 +17,7 @@ namespace sg::cuda {
 class Context;
 class Mark;
 
-enum class Lane { compute, communication, copies };
+enum class Lane { compute, communication, copies_in, copies_out };
 
 /// The current rank's, to be used on other threads as well, which must not outlive it.
 Context* current(Device device);
@@ -43,6 +44,9 @@ std::shared_ptr<Mark> mark(Context& context, Lane lane);
 void wait(Context& context, Lane lane, const Mark& mark);
 /// The CPU waits.
 void wait(const Mark& mark);
+/// The CPU waits, then throws what the rank's collectives were given up for, or what `found` says:
+/// words of take_found() that were brought to main memory before the mark.
+void wait(Context& context, const Mark& mark, const std::int64_t* found);
 /// Whether the lane has come to it. On any thread. Errors: that can no longer be known, as the
 /// device is lost.
 bool reached(const Mark& mark);
@@ -54,6 +58,12 @@ void zero(Context& context, Lane lane, void* to, std::size_t bytes);
 /// From pinned memory (Tensor::empty_pinned) to the GPU's: it must stay as it is until a later mark
 /// of the lane has been reached.
 void upload(Context& context, Lane lane, void* to, const void* from, std::size_t bytes);
+/// The other way: it is there when a later mark of the lane has been reached.
+void download(Context& context, Lane lane, void* to, const void* from, std::size_t bytes);
+/// What kernels have found wrong (an index outside an embedding) goes to these words on the GPU, in
+/// the order of the compute lane, and is no longer what the next wait throws.
+inline constexpr int kFoundWords = 4;
+void take_found(Context& context, void* to);
 /// out[i] = ((sources[0][i] + sources[1][i]) + sources[2][i]) + ..., of n values of f32 or f64.
 /// `out` may be any of the sources.
 void fold(Context& context, Lane lane, DType dtype, void* out, std::span<const void* const> sources,

@@ -51,9 +51,11 @@ Options parse_options(int argc, char** argv) {
       "Trains a net on CIFAR-10 (or a synthetic set of its format) on N ranks under DDP or a stage "
       "of\n"
       "ZeRO, and prints memory and traffic as predicted and as measured.\n"
-      "Exit status: 0 done; 1 training failed or, with --plan all, a bit or a byte differs; 2 bad "
-      "usage\n"
-      "or input; 130 stopped by Ctrl-C after cleaning up.",
+      "Exit status: 0 done; 1 training failed, memory or traffic is not as predicted or, with "
+      "--plan\n"
+      "all, a bit differs; 2 bad usage or input; 130 stopped by Ctrl-C or SIGTERM, after the step "
+      "it\n"
+      "was in.",
       "cifar");
   app.add_option("--data", o.data,
                  "'synthetic', or a folder with CIFAR-10's binary files (synthetic)");
@@ -69,12 +71,12 @@ Options parse_options(int argc, char** argv) {
       "--no-eval", [&o] { o.evaluate = false; }, "no test accuracy");
   app.add_flag("--checkpoint-activations", o.checkpoint_activations,
                "recompute activations in backward instead of keeping them");
-  app.add_option("--init", o.init, "initial weights, a safetensors file");
+  app.add_option("--init", o.init, "initial weights, a safetensors file (drawn by --seed)");
   app.add_option(
       "--save-weights", o.save_weights,
       "writes the weights as safetensors at the end (with --plan all: the first plan's)");
   app.add_option("--log-interval", o.log_interval, "a loss line every so many steps (100)");
-  app.add_option("--metrics", o.metrics, "writes a JSON line a step, and a summary a plan");
+  app.add_option("--metrics", o.metrics, "file that gets a JSON line a step, and a summary a plan");
   examples::parse(app, o, argc, argv, examples::Plans::all_too);
 
   examples::checked_input([&] {
@@ -148,7 +150,7 @@ std::string settings_text(const Options& o, const dist::Job& job, const data::Sp
   row("batch", fmt::format("{} = {} rank{} x {} micro-batch{} of {}", o.batch_size, o.ranks,
                            o.ranks == 1 ? "" : "s", o.accumulate, o.accumulate == 1 ? "" : "es",
                            o.micro_batch()));
-  row("steps", fmt::format("{} of {} an epoch", thousands(steps_to_train(o, data.train->size())),
+  row("steps", fmt::format("{} ({} an epoch)", thousands(steps_to_train(o, data.train->size())),
                            thousands(data.train->size() / o.batch_size)));
   row("optimizer",
       fmt::format(
@@ -161,9 +163,11 @@ std::string settings_text(const Options& o, const dist::Job& job, const data::Sp
   if (!o.why_cpu.empty()) row("device", fmt::format("cpu: {}", o.why_cpu));
   if (o.device != "cpu")
     row("device", fmt::format("{}; CUDA graphs: {}", o.device,
-                              !o.graphs      ? "none"
-                              : o.ranks == 1 ? "micro-batches and updates"
-                                             : "updates (several ranks wait for each other)"));
+                              !o.graphs     ? "none"
+                              : o.ranks > 1 ? "updates (several ranks wait for each other)"
+                              : job.backend() == dist::Backend::nccl
+                                  ? "updates (NCCL's collectives are watched from the CPU)"
+                                  : "micro-batches and updates"));
   row("threads",
       fmt::format("{} a rank{}, instruction set {}", o.threads,
                   if_set(!SG_OPENMP && o.threads > 1, "one core does the work of all (no OpenMP)"),

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <optional>
+#include <utility>
 
 #include "autograd/ops.h"
 #include "core/rng.h"
@@ -19,7 +21,8 @@ namespace {
 using examples::Clock;
 using examples::Progress;
 
-/// What rank 0 prints and records of the steps; on the other ranks it only counts.
+/// What rank 0 prints and records of the steps. A loss that a GPU still computes is read after the
+/// next step has been given to it, so that it is never idle.
 class Log {
  public:
   Log(const Run& run, std::int64_t total, std::int64_t steps_per_epoch, bool speaks)
@@ -34,16 +37,24 @@ class Log {
   }
 
   void step(const dist::Engine& engine, Clock::time_point start) {
-    if (!speaks_) return;
+    finish();
     const Clock::time_point now = Clock::now();
-    steps_.push_back({.loss = engine.loss(),
-                      .grad_norm = engine.grad_norm(),
-                      .lr = engine.learning_rate(),
-                      .seconds = std::chrono::duration<double>(now - start).count()});
-    progress_.update(engine.steps(), now);
-    sum_ += engine.loss();
-    ++count_;
-    if (engine.steps() % o_.log_interval == 0 || engine.steps() == total_) flush();
+    pending_ = Pending{.loss = engine.step_loss(),
+                       .step = engine.steps(),
+                       .end = now,
+                       .record = {.grad_norm = engine.grad_norm(),
+                                  .lr = engine.learning_rate(),
+                                  .seconds = std::chrono::duration<double>(now - start).count()}};
+    if (pending_->loss.ready()) finish();
+  }
+
+  /// After the last step: waits for its loss, which is a part of its time.
+  void end() {
+    if (!pending_) return;
+    pending_->loss.get();
+    const Clock::time_point now = Clock::now();
+    pending_->record.seconds += std::chrono::duration<double>(now - pending_->end).count();
+    finish();
   }
 
   /// Prints `[epoch, step] loss`, the mean since the last such line.
@@ -64,12 +75,36 @@ class Log {
   std::vector<StepRecord> take() { return std::move(steps_); }
 
  private:
+  struct Pending {
+    dist::StepLoss loss;
+    std::int64_t step;
+    Clock::time_point end;
+    StepRecord record;
+  };
+  // Records the step whose loss was not known yet.
+  void finish() {
+    if (!pending_) return;
+    Pending done = *std::exchange(pending_, std::nullopt);
+    done.record.loss = done.loss.get();
+    if (speaks_) {
+      steps_.push_back(done.record);
+      progress_.update(done.step, done.end);
+      sum_ += done.record.loss;
+      ++count_;
+      if (done.step % o_.log_interval == 0 || done.step == total_) flush();
+    }
+    SG_CHECK(std::isfinite(done.record.loss),
+             "[train] the loss is {} at step {}; try a smaller --lr, or --clip-norm 1",
+             done.record.loss, done.step);
+  }
+
   const Options& o_;
   const std::string_view plan_;
   const std::int64_t per_epoch_, total_;
   const bool speaks_;
   Metrics* const metrics_;
   Progress progress_;
+  std::optional<Pending> pending_;
   std::vector<StepRecord> steps_;
   std::int64_t written_ = 0, count_ = 0;
   double sum_ = 0;
@@ -121,10 +156,8 @@ void train_rank(const Run& run, const Rank& rank, Result& result) {
     if (dist::stop_signalled()) engine->request_stop();
     engine->step();
     log.step(*engine, start);
-    SG_CHECK(std::isfinite(engine->loss()),
-             "[train] the loss is {} at step {}; try a smaller --lr, or --clip-norm 1",
-             engine->loss(), engine->steps());
   }
+  log.end();
 
   const bool interrupted = engine->steps() < total;
   dist::Report report = engine->report();

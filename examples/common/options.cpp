@@ -126,16 +126,18 @@ DType TrainOptions::loss_type() const { return dtype == "f64" ? DType::f64 : DTy
 void add_options(CLI::App& app, TrainOptions& o, Plans plans) {
   app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   app.add_option("--ranks", o.ranks, "ranks, threads of this process (1)");
-  auto* plan =
-      app.add_option("--plan", o.plan,
-                     fmt::format("{}{} (ddp)", fmt::join(plan_names(), ", "),
-                                 plans == Plans::one ? "" : ", or all, one after the other"));
+  auto* plan = app.add_option(
+      "--plan", o.plan,
+      fmt::format("{}{}, or DeepSpeed's stage 0 to 3 (ddp)", fmt::join(plan_names(), ", "),
+                  plans == Plans::one ? "" : ", all (one after the other)"));
   auto* stage = app.add_option("--stage", o.plan, "the plan by DeepSpeed's number, 0 to 3");
   stage->excludes(plan);
   app.add_option("--batch-size", o.batch_size,
                  "samples of one optimizer step, over all ranks and micro-batches (16 for each)");
   app.add_option("--accumulate", o.accumulate, "micro-batches a rank and step (1)");
-  app.add_option("--steps", o.steps, "optimizer steps; 0 trains nothing");
+  app.add_option("--steps", o.steps,
+                 fmt::format("optimizer steps; 0 trains nothing ({})",
+                             o.steps ? fmt::format("{}", *o.steps) : "as many as the epochs have"));
   app.add_option("--threads", o.threads, "compute threads a rank (cores / ranks)");
   app.add_option("--seed", o.seed, "of initial weights, order and augmentation (0)")
       ->check(CLI::NonNegativeNumber);

@@ -153,7 +153,7 @@ TEST_P(GpuLoader, WhatIsCopiedLateIsNotRefilled) {
   const RankScope scope(rank);
   cuda::Context* const gpu = cuda::current(rank.device);
   expect_values_of_the_cpu(numbered_set(150, 12, 8), GetParam(), 30,
-                           [&](int) { make_late(gpu->copies()); });
+                           [&](int) { make_late(gpu->copies_in()); });
 }
 
 TEST(GpuLoaderAhead, BatchesArriveWhileTheGpuComputes) {
@@ -175,7 +175,7 @@ TEST(GpuLoaderAhead, BatchesArriveWhileTheGpuComputes) {
   EXPECT_EQ(filled, 3 * 6);
   std::this_thread::sleep_for(milliseconds(20));
   // ... and so they are there before it ends, and are handed out without waiting for its end.
-  cuda::wait(*cuda::mark(*gpu, cuda::Lane::copies));
+  cuda::wait(*cuda::mark(*gpu, cuda::Lane::copies_in));
   const Tensor one = loader.next().images.clone(), two = loader.next().images.clone();
   step_ends.set_value();
   const auto expected = on_cpu(numbered_set(150, 12, 8), options_of(0), 3);

@@ -69,6 +69,11 @@ TEST_F(GpuPrograms, SettingsNameWhatIsCaptured) {
   says("", "micro-batches and updates");
   says(" --ranks 2", "updates (several ranks wait for each other)");
   says(" --no-graphs", "none");
+#if SG_NCCL
+  ::setenv("SHARDGRAD_BACKEND", "nccl", 1);
+  says("", "updates (NCCL's collectives are watched from the CPU)");
+  ::unsetenv("SHARDGRAD_BACKEND");
+#endif
 }
 
 TEST_F(GpuPrograms, LinearLearns) {

@@ -109,6 +109,14 @@ struct FakeGraph {
   ~FakeGraph();
 };
 
+// What the calling thread captures: calls that might wait for the device break it, whatever stream
+// or event they are about.
+thread_local FakeGraph* own_capture = nullptr;
+cudaError_t breaks_capture() {
+  if (own_capture == nullptr) return cudaSuccess;
+  return keep(own_capture->error = cudaErrorStreamCaptureUnsupported);
+}
+
 struct FakeEvent {
   std::mutex mutex;
   std::shared_ptr<Recording> recording;  // null: never recorded
@@ -356,6 +364,7 @@ bool is_pinned(const void* data) {
 
 cudaError_t cudaHostAlloc(void** data, std::size_t bytes, unsigned) {
   if (const cudaError_t error = failing("cudaHostAlloc")) return error;
+  if (const cudaError_t error = breaks_capture()) return error;
   *data = std::aligned_alloc(kHead, (bytes + kHead - 1) / kHead * kHead);
   if (*data == nullptr) return keep(cudaErrorMemoryAllocation);
   std::memset(*data, 0xA5, bytes);
@@ -364,6 +373,7 @@ cudaError_t cudaHostAlloc(void** data, std::size_t bytes, unsigned) {
   return cudaSuccess;
 }
 cudaError_t cudaFreeHost(void* data) {
+  if (const cudaError_t error = breaks_capture()) return error;
   {
     const std::lock_guard lock(pinned_mutex);
     if (pinned.erase(static_cast<const char*>(data)) == 0) return keep(cudaErrorInvalidValue);
@@ -404,6 +414,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   if (stream->capture != nullptr)
     return keep(stream->capture->error = cudaErrorStreamCaptureUnsupported);
+  if (const cudaError_t error = breaks_capture()) return error;
   const auto recording = std::make_shared<Recording>();
   enqueue(stream, [recording] { recording->finish(); });
   recording->wait();
@@ -452,12 +463,14 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   if (event->capture != nullptr) return keep(cudaErrorStreamCaptureUnsupported);
+  if (const cudaError_t error = breaks_capture()) return error;
   if (const auto recording = event->last()) recording->wait();
   return cudaSuccess;
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   const auto recording = event->last();
   if (event->capture != nullptr) return keep(cudaErrorStreamCaptureUnsupported);
+  if (const cudaError_t error = breaks_capture()) return error;
   if (queries_fail) return keep(cudaErrorInvalidDevice);
   if (recording == nullptr) return cudaSuccess;
   const std::lock_guard lock(recording->mutex);
@@ -468,6 +481,7 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   if (stream->capture != nullptr) return keep(cudaErrorStreamCaptureUnsupported);
   stream->capture = new FakeGraph;
   stream->capture->origin = stream;
+  own_capture = stream->capture;
   return cudaSuccess;
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
@@ -479,6 +493,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
       captured->error = cudaErrorStreamCaptureUnjoined;
   }
   stream->capture = nullptr;
+  own_capture = nullptr;
   const cudaError_t error = captured->error;
   *graph = error == cudaSuccess ? captured : nullptr;
   if (error != cudaSuccess) delete captured;
