@@ -15,6 +15,7 @@ std::string_view name_of(Kind kind) { return kKindNames[static_cast<int>(kind)];
 std::string_view name_of(Phase phase) { return kPhaseNames[static_cast<int>(phase)]; }
 
 void Rise::add(Kind kind, std::int64_t bytes) {
+  const std::lock_guard lock(mutex_);
   kinds_[static_cast<std::size_t>(kind)].add(bytes);
   total_.add(bytes);
 }

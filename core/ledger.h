@@ -33,10 +33,12 @@ struct Traffic {
 
 /// What a stretch of work books in the device tier and gives back before it ends: how far each
 /// kind, and their sum, rises above what was alive before. That is all that its bookings change, so
-/// it stands for them when the work is repeated without its allocations (a CUDA graph).
+/// it stands for them when the work is repeated without its allocations (a CUDA graph). Storages
+/// that are made while it is Rank::rise add to it, on whatever thread they die.
 class Rise {
  public:
   void add(Kind kind, std::int64_t bytes);
+  /// When nothing is added any more.
   std::int64_t of(Kind kind) const { return kinds_[static_cast<std::size_t>(kind)].top; }
   std::int64_t total() const { return total_.top; }
 
@@ -45,6 +47,7 @@ class Rise {
     std::int64_t now = 0, top = 0;
     void add(std::int64_t bytes) { top = std::max(top, now += bytes); }
   };
+  std::mutex mutex_;
   std::array<Level, kKinds> kinds_;
   Level total_;
 };

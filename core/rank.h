@@ -30,7 +30,7 @@ struct Rank {
   Phase phase = Phase::training;
   std::shared_ptr<Ledger>
       account;  ///< a part of the program's own ledger (an engine's), which books beside the rank's
-  Rise* rise = nullptr;  ///< also told of what new tensors book, until they are gone
+  std::shared_ptr<Rise> rise;  ///< also told of what new tensors book, until they are gone
   StepState state;
 #if SG_FAULTS
   std::map<std::string, std::int64_t, std::less<>>

@@ -14,8 +14,8 @@ std::shared_ptr<Storage> Storage::make_booked(std::size_t bytes, Device device, 
   if (storage->account_ != nullptr)
     storage->account_->book(kind, tier, static_cast<std::int64_t>(bytes));
   if (rank.rise != nullptr && tier == Tier::device) {
-    rank.rise->add(kind, static_cast<std::int64_t>(bytes));
-    storage->rising_ = true;
+    storage->rise_ = rank.rise;
+    storage->rise_->add(kind, static_cast<std::int64_t>(bytes));
   }
   // From here on the destructor undoes the booking, also if the caller's allocation throws.
   storage->memory_ = rank.memory;
@@ -65,8 +65,7 @@ Storage::~Storage() {
 void Storage::book(Kind kind, std::int64_t bytes) {
   memory_->ledger.book(kind, tier_, bytes);
   if (account_ != nullptr) account_->book(kind, tier_, bytes);
-  if (!rising_) return;
-  if (Rise* const rise = current_rank().rise) rise->add(kind, bytes);
+  if (rise_ != nullptr) rise_->add(kind, bytes);
 }
 
 void Storage::set_kind(Kind kind) {

@@ -73,13 +73,13 @@ class Storage {
   Tier tier_ = Tier::device;
   bool pinned_ = false;
   bool has_source_ = false;
-  bool rising_ = false;  // made while the rank's bookings were recorded
   std::uint64_t version_ = 0;
   static std::shared_ptr<Storage> make_booked(std::size_t bytes, Device device, Kind kind,
                                               Tier tier);
   void book(Kind kind, std::int64_t bytes);
   std::shared_ptr<Memory> memory_;
   std::shared_ptr<Ledger> account_;
+  std::shared_ptr<Rise> rise_;  // null but for those made while the rank's bookings were recorded
   std::shared_ptr<void> owner_;
   std::weak_ptr<Source> source_;
 };

@@ -58,7 +58,7 @@ bool Engine::step() {
   comm_.quiesce();  // peers have read this rank's parameters, which change now
   update(values);
   publish();
-  if (!waits_for_values()) loss_ = StepLoss(std::exchange(losses_, {}));
+  loss_.taken();  // the update has seen it
   ++steps_;
   micro_ = 0;
   broken_ = false;
@@ -90,6 +90,7 @@ void Engine::reduce() {
 void Engine::exchange_scalars(optim::StepValues& values) {
   const bool norm = wants_norm();
   if (!waits_for_values()) {
+    loss_ = StepLoss(std::exchange(losses_, {}));
     stop_requested_ = stop_wanted_;
     grad_norm_.reset();
     return;

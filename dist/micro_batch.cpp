@@ -49,8 +49,8 @@ void MicroBatch::operator()(std::span<const Var> inputs) {
   const Scoped account(current_rank().account, engine_.account_);
   for (std::size_t i = 0; i < inputs.size(); ++i) variant->inputs[i].copy_from(inputs[i].value());
   if (variant->graph == nullptr) capture(*variant);
-  current_rank().ledger().book(variant->rise);
-  engine_.account_->book(variant->rise);
+  current_rank().ledger().book(*variant->rise);
+  engine_.account_->book(*variant->rise);
   engine_.replay(*variant->graph, inputs, variant->loss, variant->state);
 }
 
@@ -68,7 +68,7 @@ void MicroBatch::capture(Variant& variant) {
   Rank& rank = current_rank();
   const std::vector<Var> inputs(variant.inputs.begin(), variant.inputs.end());
   const Scoped state(rank.state, rank.state);
-  const Scoped rise(rank.rise, &variant.rise);
+  const Scoped rise(rank.rise, variant.rise);
   rank.state.replayed = static_cast<const StepState*>(variant.state.raw_data());
   engine_.broken_ = true;
   engine_.reducer_->wait();  // what is in flight from before would stay with the graph

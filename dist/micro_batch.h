@@ -12,10 +12,10 @@
 // graph, and from then on the graph is replayed: one launch for the whole micro-batch, and the same
 // bits. The function is not called again then, so it must do the same each time, with what it is
 // given: an error is what moves values between the GPU and main memory (item()) and a tensor that
-// is kept. Each graph keeps memory, so there are at most 16 (shapes, modes, first and last of a
-// step); other calls run as ever. Unseen goes what the function reads elsewhere and is replaced later (a mask, class
+// is kept; unseen goes what the function reads elsewhere and is replaced later (a mask, class
 // weights), a count or a factor of its own, a parameter that is frozen meanwhile. Modes of modules
-// are seen, and random numbers go on, they are keyed by the step.
+// are seen, and random numbers go on, they are keyed by the step. Each graph keeps memory, so there
+// are at most 16 (by shapes, modes, first and last of a step); other calls run as ever.
 #pragma once
 
 #include <functional>
@@ -56,7 +56,7 @@ class MicroBatch {
     Form form;
     std::vector<Tensor> inputs;  // what the graph reads
     Tensor loss, state;          // what it writes, and where random numbers find the step
-    Rise rise;                   // what the tensors between book
+    std::shared_ptr<Rise> rise = std::make_shared<Rise>();  // what the tensors between book
     std::shared_ptr<const cuda::Graph> graph;
   };
   Variant* find(std::span<const Var> inputs, const Form& form);

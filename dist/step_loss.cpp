@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "core/cuda/cuda.h"
 #include "core/cuda/lanes.h"
 #include "core/rank.h"
 
@@ -16,38 +17,59 @@ struct StepLoss::State {
   std::shared_ptr<cuda::Mark> copied;
   bool told = false;
 
+  void start();
+  const std::int64_t* found() const { return copies.back().data<std::int64_t>(); }
   ~State() {
     if (!SG_CUDA || copied == nullptr) return;
     try {
       cuda::wait(*copied);  // both sides of the copies go now
+      // Whoever waits next shall know.
+      if (!told && found()[0] != 0) cuda::put_found(*gpu, on_gpu.back().raw_data());
     } catch (const std::exception&) {
       // The device is lost; its error was thrown where it was found.
     }
   }
 };
 
+void StepLoss::State::start() {
+  if (!SG_CUDA) return;  // nor are there lanes
+  using cuda::Lane;
+  for (const Tensor& from : on_gpu)
+    copies.push_back(Tensor::empty_pinned(from.shape(), from.dtype()));
+  cuda::copy_found(*gpu, on_gpu.back().raw_data());
+  cuda::wait(*gpu, Lane::copies_out, *cuda::mark(*gpu, Lane::compute));
+  for (std::size_t i = 0; i < copies.size(); ++i)
+    cuda::download(*gpu, Lane::copies_out, copies[i].raw_data(), on_gpu[i].raw_data(),
+                   static_cast<std::size_t>(copies[i].bytes()));
+  copied = cuda::mark(*gpu, Lane::copies_out);
+}
+
 StepLoss::StepLoss(double value) : state_(std::make_shared<State>()) { state_->value = value; }
 
 StepLoss::StepLoss(std::vector<Tensor> losses) : state_(std::make_shared<State>()) {
   State& s = *state_;
-  if (!SG_CUDA || !losses.front().is_cuda()) {
+  const Device device = losses.front().device();
+  if (!SG_CUDA || !device.is_cuda()) {
     for (const Tensor& loss : losses) s.value += loss.item();
     s.value /= static_cast<double>(losses.size());
     return;
   }
-  using cuda::Lane;
+  const Scoped there(current_rank().device, device);
   const Scoped kind(current_rank().kind, Kind::buffers);
-  s.gpu = cuda::current(losses.front().device());
+  s.gpu = cuda::current(device);
   s.on_gpu = std::move(losses);
-  s.on_gpu.push_back(Tensor::empty({cuda::kFoundWords}, DType::i64, s.on_gpu.front().device()));
-  for (const Tensor& from : s.on_gpu)
-    s.copies.push_back(Tensor::empty_pinned(from.shape(), from.dtype()));
-  cuda::take_found(*s.gpu, s.on_gpu.back().raw_data());
-  cuda::wait(*s.gpu, Lane::copies_out, *cuda::mark(*s.gpu, Lane::compute));
-  for (std::size_t i = 0; i < s.copies.size(); ++i)
-    cuda::download(*s.gpu, Lane::copies_out, s.copies[i].raw_data(), s.on_gpu[i].raw_data(),
-                   static_cast<std::size_t>(s.copies[i].bytes()));
-  s.copied = cuda::mark(*s.gpu, Lane::copies_out);
+  s.on_gpu.push_back(Tensor::empty({cuda::kFoundWords}, DType::i64, device));
+  try {
+    s.start();
+  } catch (...) {
+    // Copies may be under way, and nothing else waits for them.
+    try {
+      cuda::synchronize(device);
+    } catch (const std::exception&) {
+      // What went wrong there is being thrown.
+    }
+    throw;
+  }
 }
 
 bool StepLoss::ready() const {
@@ -57,12 +79,9 @@ bool StepLoss::ready() const {
 double StepLoss::get() const {
   State& s = *state_;
   if (!SG_CUDA || s.copied == nullptr) return s.value;
-  try {
-    cuda::wait(*s.gpu, *s.copied, s.copies.back().data<std::int64_t>());
-  } catch (...) {
-    s.told = true;
-    throw;
-  }
+  cuda::wait(*s.gpu, *s.copied);
+  s.told = true;
+  cuda::check_found(s.found());
   s.value = 0;
   for (std::size_t i = 0; i + 1 < s.copies.size(); ++i) s.value += s.copies[i].item();
   s.value /= static_cast<double>(s.copies.size() - 1);
@@ -73,6 +92,10 @@ double StepLoss::get() const {
 
 void StepLoss::check() const {
   if (!state_->told) get();
+}
+
+void StepLoss::taken() const {
+  if (SG_CUDA && state_->copied != nullptr) cuda::clear_found(*state_->gpu);
 }
 
 }  // namespace sg::dist

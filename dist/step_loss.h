@@ -13,7 +13,8 @@ class StepLoss {
   /// One that is known.
   explicit StepLoss(double value);
   /// The mean of losses of one element each. What the current rank's GPU computes travels to main
-  /// memory on a lane of its own, with what kernels have found wrong until now.
+  /// memory on a lane of its own, with what kernels have found wrong until now. If nobody asks for
+  /// that, the next wait for the GPU after this object's end throws it.
   explicit StepLoss(std::vector<Tensor> losses);
   /// Whether get() returns without waiting.
   bool ready() const;
@@ -23,6 +24,9 @@ class StepLoss {
   double get() const;
   /// Throws what get() would, unless somebody has been told.
   void check() const;
+  /// What was found wrong is this object's from here on: what is queued now, and who waits, finds
+  /// nothing.
+  void taken() const;
 
  private:
   struct State;

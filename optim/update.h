@@ -32,8 +32,9 @@ class Update {
          std::vector<Section> sections);
 
   /// The values of the runs from here on, at first those of StepValues itself. A GPU's go to its
-  /// memory, in the order of its compute stream: one launch for all of `updates`, which are on one
-  /// device. Runs that were captured read what is set for the same updates together.
+  /// memory, in the order of its compute stream: one launch for all of `updates` (or for 2 KB of
+  /// coefficients, some 30 units), which are on one device. Runs that were captured read what is
+  /// set for the same updates together.
   static void set(std::span<Update* const> updates, const StepValues& values);
   void set(const StepValues& values) {
     Update* const self = this;

@@ -156,8 +156,6 @@ class Context {
 /// The current rank's, on the device of its tensors; made at first use. Makes it the thread's
 /// current device.
 Context& context(Device device);
-/// Throws what words that were at Context::found() say, if they say anything.
-void check_found(const std::int64_t* found);
 /// For the launch of a kernel of `op` on the compute stream.
 Launch on(const char* op, Device device);
 /// Context::found() of the current rank's.

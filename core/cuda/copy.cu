@@ -34,7 +34,7 @@ struct Fill {
 
 // Words that come with the launch itself.
 struct Store {
-  static constexpr std::int64_t kWords = 128;
+  static constexpr std::int64_t kWords = 512;  // a launch may bring 4 KB
   std::uint32_t words[kWords];
   std::uint32_t* to;
   SG_HD void operator()(std::int64_t i) const { to[i] = words[i]; }

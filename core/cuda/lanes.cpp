@@ -75,11 +75,10 @@ void wait(const Mark& mark) {
   check(cudaEventSynchronize(mark.event()), "lane", "cudaEventSynchronize");
 }
 
-void wait(Context& context, const Mark& mark, const std::int64_t* found) {
+void wait(Context& context, const Mark& mark) {
   context.use();
   context.check_not_capturing("lane");
   context.check_done(cudaEventSynchronize(mark.event()), "lane", "cudaEventSynchronize");
-  check_found(found);
 }
 
 bool reached(const Mark& mark) {
@@ -130,9 +129,17 @@ void download(Context& context, Lane lane, void* to, const void* from, std::size
         "cudaMemcpyAsync");
 }
 
-void take_found(Context& context, void* to) {
+void copy_found(Context& context, void* to) {
   copy(context, Lane::compute, to, context.found(), kFoundWords * sizeof(std::int64_t));
+}
+
+void clear_found(Context& context) {
+  context.use();
   context.clear_found("lane");
+}
+
+void put_found(Context& context, const void* from) {
+  copy(context, Lane::compute, context.found(), from, kFoundWords * sizeof(std::int64_t));
 }
 
 void zero(Context& context, Lane lane, void* to, std::size_t bytes) {

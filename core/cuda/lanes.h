@@ -44,9 +44,8 @@ std::shared_ptr<Mark> mark(Context& context, Lane lane);
 void wait(Context& context, Lane lane, const Mark& mark);
 /// The CPU waits.
 void wait(const Mark& mark);
-/// The CPU waits, then throws what the rank's collectives were given up for, or what `found` says:
-/// words of take_found() that were brought to main memory before the mark.
-void wait(Context& context, const Mark& mark, const std::int64_t* found);
+/// The CPU waits, then throws what the rank's collectives were given up for, if they were.
+void wait(Context& context, const Mark& mark);
 /// Whether the lane has come to it. On any thread. Errors: that can no longer be known, as the
 /// device is lost.
 bool reached(const Mark& mark);
@@ -60,10 +59,15 @@ void zero(Context& context, Lane lane, void* to, std::size_t bytes);
 void upload(Context& context, Lane lane, void* to, const void* from, std::size_t bytes);
 /// The other way: it is there when a later mark of the lane has been reached.
 void download(Context& context, Lane lane, void* to, const void* from, std::size_t bytes);
-/// What kernels have found wrong (an index outside an embedding) goes to these words on the GPU, in
-/// the order of the compute lane, and is no longer what the next wait throws.
-inline constexpr int kFoundWords = 4;
-void take_found(Context& context, void* to);
+/// Words on the GPU that kernels write what they find wrong to (an index outside an embedding), and
+/// that the next wait throws: their copy, clearing them, and a copy put back, in the order of the
+/// compute lane.
+inline constexpr int kFoundWords = 4;  // i64
+void copy_found(Context& context, void* to);
+void clear_found(Context& context);
+void put_found(Context& context, const void* from);
+/// Throws what such words in main memory say, if they say anything.
+void check_found(const std::int64_t* found);
 /// out[i] = ((sources[0][i] + sources[1][i]) + sources[2][i]) + ..., of n values of f32 or f64.
 /// `out` may be any of the sources.
 void fold(Context& context, Lane lane, DType dtype, void* out, std::span<const void* const> sources,

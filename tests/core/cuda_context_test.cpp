@@ -1,5 +1,6 @@
 // What a rank has on its GPU, and what is left of it when something fails.
 #include "core/cuda/cuda.h"
+#include "core/cuda/lanes.h"
 
 #include <gtest/gtest.h>
 
@@ -32,6 +33,12 @@ TEST_F(GpuContext, ADeviceThatIsNotThereIsNamed) {
                         "(CUDA_VISIBLE_DEVICES)",
                         cuda::device_count(), cuda::device_count() == 1 ? "" : "s"));
   EXPECT_EQ(rank.ledger().live_total(), 0);
+}
+
+TEST_F(GpuContext, MainMemoryIsNoGpu) {
+  Rank rank;
+  const RankScope scope(rank);
+  EXPECT_EQ(error_of([] { cuda::current(kCpu); }), "[device] cpu is no GPU");
 }
 
 // A rank on a GPU has three kinds of memory; what is copied from pinned memory may be overwritten

@@ -482,5 +482,37 @@ TEST(Graph, AnErrorOfAKernelIsNotLostIfNobodyReadsTheLoss) {
   }
 }
 
+TEST(Graph, AnErrorOfTheLastStepIsThatOfTheJob) {
+  if (!on_gpu()) GTEST_SKIP() << "the CPU throws where it finds it";
+  const auto train = [](int last) {
+    launch_ranks(1, [&](Rank&) {
+      Indices net;
+      for (const int index : {1, 1, 1, last}) net.step(index);
+    });
+  };
+  EXPECT_EQ(error_of([&] { train(1); }), "no error");
+  EXPECT_HAS(error_of([&] { train(5); }), kIndexError);
+}
+
+// Where new tensors go is the rank's affair; a step works where the parameters are.
+TEST(Graph, AStepNeedsNoCurrentDevice) {
+  if (!on_gpu()) GTEST_SKIP() << "on the CPU nothing is captured";
+  const Device gpu = current_rank().device;
+  const auto run = [&](bool elsewhere) {
+    Counted c;
+    const auto engine = c.engine();
+    MicroBatch micro_batch = c.micro_batch(*engine);
+    std::vector<std::pair<Tensor, Tensor>> batches;
+    for (int i = 0; i < 4; ++i) batches.push_back(c.net.batch(i, 0, 2, DType::f32));
+    const Scoped device(current_rank().device, elsewhere ? kCpu : gpu);
+    for (const auto& [x, target] : batches) {
+      micro_batch({x, target});
+      engine->step();
+    }
+    return engine->loss();
+  };
+  EXPECT_EQ(run(true), run(false));
+}
+
 }  // namespace
 }  // namespace sg::dist
