@@ -35,11 +35,13 @@ TEST_F(GpuContext, ADeviceThatIsNotThereIsNamed) {
   EXPECT_EQ(rank.ledger().live_total(), 0);
 }
 
+#if SG_CUDA
 TEST_F(GpuContext, MainMemoryIsNoGpu) {
   Rank rank;
   const RankScope scope(rank);
   EXPECT_EQ(error_of([] { cuda::current(kCpu); }), "[device] cpu is no GPU");
 }
+#endif
 
 // A rank on a GPU has three kinds of memory; what is copied from pinned memory may be overwritten
 // when the copy has returned, as any other.
