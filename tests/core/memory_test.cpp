@@ -76,9 +76,9 @@ TEST(Ledger, BooksARiseAsItsTensorsWould) {
   const auto rise = std::make_shared<Rise>();
   {
     const Scoped recording(rank.rise, rise);
-    work();
     Tensor elsewhere = Tensor::empty({60});
     std::thread([&] { elsewhere = {}; }).join();
+    work();
     dies = {};  // from before: no part of it
   }
   EXPECT_EQ(rise->of(Kind::activations), 1000);
