@@ -20,6 +20,16 @@ void Rise::add(Kind kind, std::int64_t bytes) {
   total_.add(bytes);
 }
 
+std::int64_t Rise::of(Kind kind) const {
+  const std::lock_guard lock(mutex_);
+  return kinds_[static_cast<std::size_t>(kind)].top;
+}
+
+std::int64_t Rise::total() const {
+  const std::lock_guard lock(mutex_);
+  return total_.top;
+}
+
 void Ledger::Counter::add(std::int64_t bytes) {
   rise_to(live.fetch_add(bytes, std::memory_order_relaxed) + bytes);
 }

@@ -38,16 +38,15 @@ struct Traffic {
 class Rise {
  public:
   void add(Kind kind, std::int64_t bytes);
-  /// When nothing is added any more.
-  std::int64_t of(Kind kind) const { return kinds_[static_cast<std::size_t>(kind)].top; }
-  std::int64_t total() const { return total_.top; }
+  std::int64_t of(Kind kind) const;
+  std::int64_t total() const;
 
  private:
   struct Level {
     std::int64_t now = 0, top = 0;
     void add(std::int64_t bytes) { top = std::max(top, now += bytes); }
   };
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::array<Level, kKinds> kinds_;
   Level total_;
 };

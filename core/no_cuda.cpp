@@ -15,7 +15,7 @@ void store(Device device, void*, std::span<const std::byte>) {
 }
 void* allocate_pinned(std::size_t) { fail("[memory] pinned memory is for GPUs: {}", why_none()); }
 void free_pinned(void*) noexcept {}
-void synchronize(Device device) { fail("[device] {}: {}", name_of(device), why_none()); }
+void synchronize() {}
 MemoryInfo memory_info(Device device) { fail("[device] {}: {}", name_of(device), why_none()); }
 
 Capture::Capture(Device device) { fail("[graph] {}: {}", name_of(device), why_none()); }

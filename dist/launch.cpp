@@ -126,14 +126,13 @@ void launch_ranks(int ranks, const std::function<void(Rank&)>& fn, const LaunchO
       fn(rank);
       comm.leave();
       // What it hands out is there, and what a kernel has found wrong is known, when it ends.
-      if (rank.device.is_cuda()) cuda::synchronize(rank.device);
+      cuda::synchronize();
     } catch (...) {
       failed(r, std::current_exception());
     }
   };
   // Ranks may read what this thread has queued before.
-  if (thread_rank() != nullptr && thread_rank()->memory->cuda != nullptr)
-    cuda::synchronize(thread_rank()->device);
+  if (thread_rank() != nullptr) cuda::synchronize();
   std::vector<std::thread> pool;
   try {
     for (int r = 0; r < ranks; ++r) pool.emplace_back(run, r);

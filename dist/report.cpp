@@ -23,7 +23,7 @@ constexpr bool is_predicted(Kind kind) { return is_exact(kind) || kind == Kind::
 // looked.
 CardReport look_at_card(Comm& comm) {
   const Device device = current_rank().device;
-  cuda::synchronize(device);
+  cuda::synchronize();
   const std::uint64_t here[] = {0};
   exchange(comm, "control", here);
   const cuda::MemoryInfo info = cuda::memory_info(device);

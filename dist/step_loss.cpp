@@ -34,8 +34,6 @@ struct StepLoss::State {
 void StepLoss::State::start() {
   if (!SG_CUDA) return;  // nor are there lanes
   using cuda::Lane;
-  for (const Tensor& from : on_gpu)
-    copies.push_back(Tensor::empty_pinned(from.shape(), from.dtype()));
   cuda::copy_found(*gpu, on_gpu.back().raw_data());
   cuda::wait(*gpu, Lane::copies_out, *cuda::mark(*gpu, Lane::compute));
   for (std::size_t i = 0; i < copies.size(); ++i)
@@ -59,15 +57,13 @@ StepLoss::StepLoss(std::vector<Tensor> losses) : state_(std::make_shared<State>(
   s.gpu = cuda::current(device);
   s.on_gpu = std::move(losses);
   s.on_gpu.push_back(Tensor::empty({cuda::kFoundWords}, DType::i64, device));
+  for (const Tensor& from : s.on_gpu)
+    s.copies.push_back(Tensor::empty_pinned(from.shape(), from.dtype()));
   try {
     s.start();
   } catch (...) {
     // Copies may be under way, and nothing else waits for them.
-    try {
-      cuda::synchronize(device);
-    } catch (const std::exception&) {
-      // What went wrong there is being thrown.
-    }
+    cuda::drain(*s.gpu, cuda::Lane::copies_out);
     throw;
   }
 }

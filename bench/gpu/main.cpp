@@ -26,14 +26,13 @@ using Clock = std::chrono::steady_clock;
 // Median seconds of one call.
 template <class F>
 double median(int rounds, int calls, F&& f) {
-  const Device device = current_rank().device;
   for (int i = 0; i < 3; ++i) f();
   std::vector<double> times;
   for (int r = 0; r < rounds; ++r) {
-    cuda::synchronize(device);
+    cuda::synchronize();
     const auto start = Clock::now();
     for (int i = 0; i < calls; ++i) f();
-    cuda::synchronize(device);
+    cuda::synchronize();
     times.push_back(std::chrono::duration<double>(Clock::now() - start).count() / calls);
   }
   std::nth_element(times.begin(), times.begin() + rounds / 2, times.end());

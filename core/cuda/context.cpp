@@ -293,8 +293,10 @@ std::string why_none() {
   return count == 0 ? "no GPU is visible (CUDA_VISIBLE_DEVICES)" : "";
 }
 
-void synchronize(Device device) {
-  Context& c = context(device);
+void synchronize() {
+  if (current_rank().memory->cuda == nullptr) return;
+  Context& c = *current_rank().memory->cuda;
+  c.use();
   for (const cudaStream_t stream : {c.communication(), c.copies_in(), c.copies_out()})
     check(cudaStreamSynchronize(stream), "synchronize", "cudaStreamSynchronize");
   c.synchronize("synchronize");

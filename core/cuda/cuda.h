@@ -36,9 +36,9 @@ void store(Device device, void* to, std::span<const std::byte> bytes);
 void* allocate_pinned(std::size_t bytes);
 void free_pinned(void* data) noexcept;
 
-/// Waits until everything that the current rank has queued on `device` is done. Errors: what went
-/// wrong there.
-void synchronize(Device device);
+/// Waits until everything that the current rank has queued on its GPU is done, if it has used one.
+/// Errors: what went wrong there.
+void synchronize();
 
 /// What a card's driver says beside the ledger. Bytes.
 struct MemoryInfo {

@@ -81,6 +81,13 @@ void wait(Context& context, const Mark& mark) {
   context.check_done(cudaEventSynchronize(mark.event()), "lane", "cudaEventSynchronize");
 }
 
+void drain(Context& context, Lane lane) noexcept {
+  try {
+    check(cudaStreamSynchronize(stream_of(context, lane)), "lane", "cudaStreamSynchronize");
+  } catch (const std::exception&) {
+  }
+}
+
 bool reached(const Mark& mark) {
   const cudaError_t status = cudaEventQuery(mark.event());
   if (status == cudaSuccess) return true;

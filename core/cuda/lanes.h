@@ -46,6 +46,9 @@ void wait(Context& context, Lane lane, const Mark& mark);
 void wait(const Mark& mark);
 /// The CPU waits, then throws what the rank's collectives were given up for, if they were.
 void wait(Context& context, const Mark& mark);
+/// The CPU waits for what is queued on the lane: where an error is being thrown already. A device
+/// that is lost says so elsewhere.
+void drain(Context& context, Lane lane) noexcept;
 /// Whether the lane has come to it. On any thread. Errors: that can no longer be known, as the
 /// device is lost.
 bool reached(const Mark& mark);

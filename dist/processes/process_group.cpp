@@ -119,7 +119,7 @@ void ProcessGroup::run(const std::function<void(Rank&)>& fn) {
     fn(*context_);
     comm_->quiesce();
     // What it hands out is there, and what a kernel has found wrong is known, when it ends.
-    if (options_.device.is_cuda()) cuda::synchronize(options_.device);
+    cuda::synchronize();
   } catch (const std::exception& error) {
     failed(error.what());
   } catch (...) {

@@ -107,7 +107,7 @@ TEST_F(GpuContext, MemoryInfoTellsThePoolFromTheRest) {
   const RankScope scope(rank);
   const std::int64_t unused = cuda::memory_info(kGpu).pool_used;
   const Tensor a = Tensor::zeros({1000, 1000});
-  cuda::synchronize(kGpu);
+  cuda::synchronize();
   const cuda::MemoryInfo info = cuda::memory_info(kGpu);
   EXPECT_GE(info.pool_used, unused + a.bytes());
   EXPECT_GE(info.pool_reserved, info.pool_used);

@@ -192,7 +192,7 @@ TEST_P(LoaderDepth, ATensorMayBeReadAndDroppedByAnotherThread) {
     std::vector<float> seen;
     std::atomic<bool> done = false;  // relaxed: orders nothing, so the loader itself has to
     Tensor images = loader.next().images;
-    if (images.is_cuda()) cuda::synchronize(images.device());  // the reader has streams of its own
+    if (images.is_cuda()) cuda::synchronize();  // the reader has streams of its own
     std::thread reader([&, tensor = std::move(images)]() mutable {
       seen = tensor.to_vector<float>();
       tensor = Tensor();

@@ -484,15 +484,44 @@ TEST(Graph, AnErrorOfAKernelIsNotLostIfNobodyReadsTheLoss) {
 
 TEST(Graph, AnErrorOfTheLastStepIsThatOfTheJob) {
   if (!on_gpu()) GTEST_SKIP() << "the CPU throws where it finds it";
-  const auto train = [](int last) {
-    launch_ranks(1, [&](Rank&) {
+  const auto train = [](int last, bool elsewhere) {
+    launch_ranks(1, [&](Rank& rank) {
       Indices net;
       for (const int index : {1, 1, 1, last}) net.step(index);
+      if (elsewhere) rank.device = kCpu;  // new tensors alone go there
     });
   };
-  EXPECT_EQ(error_of([&] { train(1); }), "no error");
-  EXPECT_HAS(error_of([&] { train(5); }), kIndexError);
+  for (const bool elsewhere : {false, true}) {
+    EXPECT_EQ(error_of([&] { train(1, elsewhere); }), "no error");
+    EXPECT_HAS(error_of([&] { train(5, elsewhere); }), kIndexError);
+  }
 }
+
+#if SG_STAND_IN
+TEST(Graph, AStepThatCannotFetchItsLossLosesNoErrorOfAKernel) {
+  if (!on_gpu()) GTEST_SKIP() << "the CPU throws where it finds it";
+  // The last copy under way when a further one fails, or the mark behind them.
+  for (const auto& [call, nth] : {std::pair{"cudaHostAlloc", 2},
+                                  {"cudaEventCreateWithFlags", 1},
+                                  {"cudaMemcpyAsync", 3},
+                                  {"cudaEventCreateWithFlags", 2}}) {
+    SCOPED_TRACE(fmt::format("{} {}", call, nth));
+    std::string step;
+    const auto train = [&](int index) {
+      launch_ranks(1, [&](Rank&) {
+        Indices net;
+        net.run(index);
+        cuda::fake::fail_call(call, nth, cudaErrorMemoryAllocation);
+        step = error_of([&] { net.engine->step(); });
+      });
+    };
+    EXPECT_EQ(error_of([&] { train(1); }), "no error");
+    EXPECT_NE(step, "no error");
+    EXPECT_HAS(error_of([&] { train(5); }), kIndexError);
+    EXPECT_EQ(step.find(kIndexError), std::string::npos) << step;
+  }
+}
+#endif
 
 // Where new tensors go is the rank's affair; a step works where the parameters are.
 TEST(Graph, AStepNeedsNoCurrentDevice) {

@@ -169,7 +169,7 @@ TEST(NcclFailure, WhatIsGivenUpStaysSo) {
         EXPECT_HAS(first, "waited 200 ms");
         EXPECT_EQ(error_of([&] { gather(comm, 2); }), first);
         EXPECT_EQ(error_of([&] { comm.quiesce(); }), first);
-        EXPECT_EQ(error_of([&] { cuda::synchronize(current_rank().device); }), first);
+        EXPECT_EQ(error_of([&] { cuda::synchronize(); }), first);
         EXPECT_EQ(error_of([&] { before.to_doubles(); }), first) << "nothing of it counts";
         EXPECT_HAS(comm.history(),
                    "all_gather of unit 1, fc1 (64 x f32, collective 0), unfinished");

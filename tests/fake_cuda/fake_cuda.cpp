@@ -384,6 +384,7 @@ cudaError_t cudaFreeHost(void* data) {
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream) {
+  if (const cudaError_t error = failing("cudaMemcpyAsync")) return error;
   if (stream->capture != nullptr && kind != cudaMemcpyDeviceToDevice)
     return keep(stream->capture->error = cudaErrorStreamCaptureUnsupported);
   enqueue(stream, [=] { std::memmove(to, from, bytes); });
