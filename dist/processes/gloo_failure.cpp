@@ -83,8 +83,7 @@ void GlooTransport::Impl::throw_failure(const char* op, const Posting* mine) {
     if (const auto theirs = entered(mine->ticket, failure->rank))
       check_same(*mine, rank_, *theirs, failure->rank);
   }
-  const std::string lost = fmt::format("rank {} lost", failure->rank);
-  if (!failure->text.starts_with(lost))
+  if (!failure->is_loss())
     fail("[{}] rank {} stopped{} because another rank failed: rank {}: {}", op, rank_, in,
          failure->rank, failure->text);
   // The place is where this rank misses it; what it did itself is known by its last header.
@@ -92,6 +91,7 @@ void GlooTransport::Impl::throw_failure(const char* op, const Posting* mine) {
                                 ? ""
                                 : fmt::format("{}, where rank {} is; rank {} last entered {}", in,
                                               rank_, failure->rank, last_entered(failure->rank));
+  const std::string lost = fmt::format("rank {} lost", failure->rank);
   fail("[{}] {}{}{}", op, lost, where, failure->text.substr(lost.size()));
 }
 

@@ -9,12 +9,16 @@
 #include "dist/comm/nccl.h"
 #include "dist/job.h"
 #include "dist/say.h"
+#include "dist/stop_signals.h"
 
 namespace sg::dist {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
+
+// How much later than its peers a rank may hear of the stop that has ended them.
+constexpr milliseconds kSameStop{200};
 
 // Ranks of which some compute on GPUs, or whose GPUs sum in different ways, would wait for each
 // other.
@@ -48,6 +52,14 @@ void ProcessGroup::connect() {
   comm_ = std::make_unique<Comm>(
       std::move(transport),
       options_.executor.value_or(default_executor(environment_.local_world_size, threads_)));
+}
+
+std::optional<int> ProcessGroup::gone_at_stop(const std::string& error) {
+  const std::optional<Failure> failure = store().failure();
+  const bool missed = failure && failure->rank != rank() && failure->is_loss() &&
+                      error.find(fmt::format("rank {} lost", failure->rank)) != std::string::npos;
+  if (!missed || !stop_signalled_within(kSameStop)) return std::nullopt;
+  return failure->rank;
 }
 
 void ProcessGroup::report(const std::string& error) {
@@ -109,8 +121,10 @@ void ProcessGroup::run(const std::function<void(Rank&)>& fn) {
   const RankScope rank(*context_);
   const CommScope comm(*comm_);
   const auto failed = [this](const std::string& error) {
+    const std::optional<int> gone = gone_at_stop(error);
     report(error);
     comm_->stop();
+    if (gone) throw Stopped(fmt::format("stopped by a signal; rank {} had ended already", *gone));
     if (options_.dump_collectives) dump_history(*comm_);
     fail("[rank {}] {}", environment_.rank, error);
   };

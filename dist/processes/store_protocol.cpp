@@ -6,6 +6,12 @@
 
 #include "core/check.h"
 
+namespace sg::dist {
+
+bool Failure::is_loss() const { return text.starts_with(fmt::format("rank {} lost", rank)); }
+
+}  // namespace sg::dist
+
 namespace sg::dist::store {
 namespace {
 

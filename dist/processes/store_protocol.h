@@ -33,6 +33,8 @@ struct JobIdentity {
 struct Failure {
   int rank = 0;
   std::string text;
+  /// The rank ended without a word: the text is "rank 2 lost: ...".
+  bool is_loss() const;
 };
 
 /// 32 bytes of the system's randomness in hex: a job token.

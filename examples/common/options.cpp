@@ -12,6 +12,7 @@
 #include "core/cuda/cuda.h"
 #include "core/did_you_mean.h"
 #include "dist/plan.h"
+#include "dist/stop_signals.h"
 #include "optim/adam.h"
 #include "optim/sgd.h"
 
@@ -233,6 +234,9 @@ int run_program(std::string_view name, const std::function<int()>& body) {
   } catch (const InputError& error) {
     say("", error.what());
     return kInputErrorStatus;
+  } catch (const dist::Stopped& stopped) {
+    say("", stopped.what());
+    return kInterruptedStatus;
   } catch (const std::exception& error) {
     say("failed: ", error.what());
     return 1;

@@ -53,6 +53,27 @@ TEST(JobEnds, StopSignalsAtRandomMoments) {
   }
 }
 
+TEST(JobEnds, ASignalThatFindsOneRankNotReadyIsNoFailure) {
+  const fs::path ready = scratch("ready");
+  for (const int late : {0, 2}) {
+    SCOPED_TRACE(late);
+    Process job("shardgrad", fmt::format("run --nproc-per-node 3 {} {} {}",
+                                         binary("late_for_signals"), late, ready.string()));
+    ASSERT_TRUE(eventually([&] { return read_file(ready) == "..."; }, 60));
+    job.signal(SIGTERM);
+    const Outcome outcome = job.wait();
+    EXPECT_EQ(outcome.status, 143) << outcome.err;
+    for (const int rank : {0, 1, 2})
+      EXPECT_EQ(count_of(outcome.err, fmt::format("[rank{}] late_for_signals: stopped by a "
+                                                  "signal; rank {} had ended already\n",
+                                                  rank, late)),
+                rank == late ? 0u : 1u)
+          << outcome.err;
+    EXPECT_EQ(outcome.err.find("lost"), std::string::npos) << outcome.err;
+    fs::remove(ready);
+  }
+}
+
 TEST(JobEnds, AStopSignalInTrainingIsACleanEnd) {
   for (const int signal : {SIGTERM, SIGINT}) {
     SCOPED_TRACE(signal);
