@@ -44,7 +44,7 @@ class Job {
   Executor executor() const;
   Backend backend() const { return options_.backend; }
   /// Runs fn on every rank of this process, and on the others' in theirs; may be called again.
-  /// Errors: as of launch_ranks().
+  /// Errors: as of launch_ranks(); Stopped, see dist/stop_signals.h.
   void run(const std::function<void(Rank&)>& fn);
 
  private:

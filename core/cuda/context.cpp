@@ -72,8 +72,7 @@ Context::Context(int device)
   check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep), "device",
         "cudaMemPoolSetAttribute");
   streams_ = std::make_unique<Streams>();
-  const MemoryInfo info = memory_info(cuda_device(device));
-  used_before_ = info.total - info.free - info.pool_reserved - info.graphs;
+  used_before_ = memory_info(cuda_device(device)).before;
   found_.reset(static_cast<std::int64_t*>(allocate(kFoundWords * sizeof(std::int64_t))));
   clear_found("device");
 }
@@ -321,6 +320,7 @@ MemoryInfo memory_info(Device device) {
   check(cudaDeviceGetGraphMemAttribute(device.index, cudaGraphMemAttrReservedMemCurrent, &bytes),
         "device", "cudaDeviceGetGraphMemAttribute");
   info.graphs = static_cast<std::int64_t>(bytes);
+  info.before = info.total - info.free - info.pool_reserved - info.graphs;
   const std::shared_ptr<Context>& own = current_rank().memory->cuda;
   if (own != nullptr && own->device() == device.index) {
     info.before = own->used_before();

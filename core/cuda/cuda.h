@@ -46,8 +46,8 @@ struct MemoryInfo {
   std::int64_t pool_reserved = 0;    ///< held by this process's pool, used or not
   std::int64_t pool_used = 0;        ///< by all ranks of the process that share the card
   std::int64_t graphs = 0;           ///< held for the tensors of captured graphs
-  /// Of the current rank, if it has used this GPU. What was in use beside the pool when it came to
-  /// the card: CUDA's own context, other processes. And what its matrix products work in, which is
+  /// Of the current rank. What was in use beside the pool when it came to the card, or is now if it
+  /// has not: CUDA's own context, other processes. And what its matrix products work in, which is
   /// the pool's, but no tensor's.
   std::int64_t before = 0, workspace = 0;
 };

@@ -201,7 +201,9 @@ void Comm::quiesce() {
 }
 
 std::string Comm::history(std::size_t most) const {
-  return history_.text(most, devices_ != nullptr ? devices_->first_unfinished() : 0);
+  return history_.text(most, first_unfinished());
 }
+
+bool Comm::any_finished() const { return history_.any_finished(first_unfinished()); }
 
 }  // namespace sg::dist

@@ -80,6 +80,9 @@ class Comm {
   /// The last collectives (at most `most`, and kHistory), a line each, oldest first: what a rank
   /// was doing when it failed. After stop().
   std::string history(std::size_t most = kHistory) const;
+  /// Whether this rank has what it wanted of any collective: all ranks have entered that one. After
+  /// stop().
+  bool any_finished() const;
   /// Hashes of everything started so far, after each of the last kHistory collectives, oldest
   /// first: equal on all ranks that run the same program. See dist/fingerprint.h.
   std::vector<std::uint64_t> fingerprints() const { return history_.fingerprints(); }
@@ -95,6 +98,9 @@ class Comm {
   void book(std::string_view name, std::int64_t sent) const;
   void post(const std::shared_ptr<Operation>& operation);
   void copy(const Operation& operation, void* to, const void* from, std::int64_t bytes);
+  std::uint64_t first_unfinished() const {
+    return devices_ != nullptr ? devices_->first_unfinished() : 0;
+  }
 
   // For operations.
   void carried_out(Operation& operation);

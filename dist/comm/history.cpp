@@ -38,13 +38,23 @@ void History::add(Posting& posting, bool between_gpus) {
 
 void History::finish(const Posting& posting) { entries_[posting.sequence % kKept].finished = true; }
 
+bool History::is_finished(std::uint64_t sequence, std::uint64_t first_unfinished) const {
+  const Entry& entry = entries_[sequence % kKept];
+  return entry.between_gpus ? sequence < first_unfinished : entry.finished;
+}
+
+bool History::any_finished(std::uint64_t first_unfinished) const {
+  for (std::uint64_t s = first(); s < next_; ++s)
+    if (is_finished(s, first_unfinished)) return true;
+  return next_ > kKept;  // so many are never under way
+}
+
 std::string History::text(std::size_t most, std::uint64_t first_unfinished) const {
   std::string text;
   for (std::uint64_t s = std::max(first(), next_ - std::min<std::uint64_t>(next_, most)); s < next_;
        ++s) {
-    const Entry& entry = entries_[s % kKept];
-    const bool finished = entry.between_gpus ? s < first_unfinished : entry.finished;
-    text += fmt::format("{}{}\n", describe(entry.posting), finished ? "" : ", unfinished");
+    text += fmt::format("{}{}\n", describe(entries_[s % kKept].posting),
+                        is_finished(s, first_unfinished) ? "" : ", unfinished");
   }
   return text;
 }

@@ -24,6 +24,8 @@ class History {
   /// The last collectives, `most` and kKept at most, a line each, oldest first. Those between GPUs
   /// are finished below `first_unfinished`, which their stream knows.
   std::string text(std::size_t most, std::uint64_t first_unfinished) const;
+  /// Whether this rank has what it wanted of any of them.
+  bool any_finished(std::uint64_t first_unfinished) const;
   /// The last that was started: "all_gather of unit 1 (...)"; empty before the first.
   std::string last() const;
   /// Hashes of all up to each of the collectives that are remembered, oldest first.
@@ -38,6 +40,7 @@ class History {
     std::uint64_t fingerprint = 0;  // of all up to this one
     bool between_gpus = false, finished = false;
   };
+  bool is_finished(std::uint64_t sequence, std::uint64_t first_unfinished) const;
   std::uint64_t first() const { return next_ - (next_ < kKept ? next_ : kKept); }
 
   std::uint64_t next_ = 0, next_ticket_ = 0;

@@ -83,7 +83,8 @@ void GlooTransport::Impl::throw_failure(const char* op, const Posting* mine) {
     if (const auto theirs = entered(mine->ticket, failure->rank))
       check_same(*mine, rank_, *theirs, failure->rank);
   }
-  if (!failure->is_loss())
+  const std::optional<std::string> loss = failure->loss();
+  if (!loss)
     fail("[{}] rank {} stopped{} because another rank failed: rank {}: {}", op, rank_, in,
          failure->rank, failure->text);
   // The place is where this rank misses it; what it did itself is known by its last header.
@@ -91,8 +92,7 @@ void GlooTransport::Impl::throw_failure(const char* op, const Posting* mine) {
                                 ? ""
                                 : fmt::format("{}, where rank {} is; rank {} last entered {}", in,
                                               rank_, failure->rank, last_entered(failure->rank));
-  const std::string lost = fmt::format("rank {} lost", failure->rank);
-  fail("[{}] {}{}{}", op, lost, where, failure->text.substr(lost.size()));
+  fail("[{}] rank {} lost{}: {}", op, failure->rank, where, *loss);
 }
 
 void GlooTransport::Impl::throw_left(const Posting& mine, int peer) {

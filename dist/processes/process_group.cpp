@@ -17,8 +17,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
-// How much later than its peers a rank may hear of the stop that has ended them.
-constexpr milliseconds kSameStop{200};
+// How much later than its peers a rank may hear of a stop.
+constexpr milliseconds kSameStop{1'000};
 
 // Ranks of which some compute on GPUs, or whose GPUs sum in different ways, would wait for each
 // other.
@@ -54,12 +54,15 @@ void ProcessGroup::connect() {
       options_.executor.value_or(default_executor(environment_.local_world_size, threads_)));
 }
 
-std::optional<int> ProcessGroup::gone_at_stop(const std::string& error) {
+// A program asks for stop signals before its ranks' first collective: until then they end it.
+void ProcessGroup::check_stopped(const std::string& error) {
   const std::optional<Failure> failure = store().failure();
-  const bool missed = failure && failure->rank != rank() && failure->is_loss() &&
-                      error.find(fmt::format("rank {} lost", failure->rank)) != std::string::npos;
-  if (!missed || !stop_signalled_within(kSameStop)) return std::nullopt;
-  return failure->rank;
+  if (!failure || failure->rank == rank() || !failure->loss()) return;
+  const bool missed = error.find(fmt::format("rank {} lost", failure->rank)) != std::string::npos;
+  if (!missed || comm_->any_finished() || !stop_signalled_within(kSameStop)) return;
+  throw Stopped(fmt::format(
+      "stopped by a signal; rank {} had ended before the first collective was complete ({})",
+      failure->rank, *failure->loss()));
 }
 
 void ProcessGroup::report(const std::string& error) {
@@ -121,10 +124,9 @@ void ProcessGroup::run(const std::function<void(Rank&)>& fn) {
   const RankScope rank(*context_);
   const CommScope comm(*comm_);
   const auto failed = [this](const std::string& error) {
-    const std::optional<int> gone = gone_at_stop(error);
     report(error);
     comm_->stop();
-    if (gone) throw Stopped(fmt::format("stopped by a signal; rank {} had ended already", *gone));
+    check_stopped(error);
     if (options_.dump_collectives) dump_history(*comm_);
     fail("[rank {}] {}", environment_.rank, error);
   };

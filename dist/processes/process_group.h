@@ -4,7 +4,6 @@
 
 #include <functional>
 #include <memory>
-#include <optional>
 #include <string>
 
 #include "dist/environment.h"
@@ -29,8 +28,8 @@ class ProcessGroup {
 
  private:
   void connect();
-  /// Whom the error misses because a signal ended it, if this process was told to stop as well.
-  std::optional<int> gone_at_stop(const std::string& error);
+  /// Throws Stopped if the error is what becomes of a stop signal that finds a rank not ready.
+  void check_stopped(const std::string& error);
   /// Tells the other ranks, and the launcher who failed first.
   void report(const std::string& error);
   StoreClient& store() { return rendezvous_.store(); }

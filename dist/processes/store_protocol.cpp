@@ -8,7 +8,15 @@
 
 namespace sg::dist {
 
-bool Failure::is_loss() const { return text.starts_with(fmt::format("rank {} lost", rank)); }
+std::string lost_text(int rank, std::string_view how) {
+  return fmt::format("rank {} lost: {}", rank, how);
+}
+
+std::optional<std::string> Failure::loss() const {
+  const std::string start = lost_text(rank, "");
+  if (!text.starts_with(start)) return std::nullopt;
+  return text.substr(start.size());
+}
 
 }  // namespace sg::dist
 

@@ -15,8 +15,10 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 
 namespace sg::dist {
 
@@ -33,9 +35,12 @@ struct JobIdentity {
 struct Failure {
   int rank = 0;
   std::string text;
-  /// The rank ended without a word: the text is "rank 2 lost: ...".
-  bool is_loss() const;
+  /// How it was noticed, if this is a lost_text().
+  std::optional<std::string> loss() const;
 };
+
+/// That a rank has ended without a word: "rank 2 lost: <how>".
+std::string lost_text(int rank, std::string_view how);
 
 /// 32 bytes of the system's randomness in hex: a job token.
 std::string random_token();

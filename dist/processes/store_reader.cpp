@@ -75,7 +75,7 @@ void StoreClient::lose(const std::string& why) {
     const std::lock_guard lock(mutex_);
     if (!lost_) {
       lost_ =
-          fmt::format("rank 0 lost: it holds the store at {}, and that is gone ({})", where_, why);
+          lost_text(0, fmt::format("it holds the store at {}, and that is gone ({})", where_, why));
     }
     if (!closing_ && !failure_ && !left_.contains(identity_.rank)) {
       failure_ = Failure{0, *lost_};

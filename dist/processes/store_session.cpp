@@ -113,10 +113,6 @@ bool Session::late(Time now, std::chrono::milliseconds limit) const {
   return at && now >= *at;
 }
 
-std::string lost_text(int rank, const std::string& reason) {
-  return fmt::format("rank {} lost: {}", rank, reason);
-}
-
 std::string ranks_text(const std::vector<int>& ranks) {
   constexpr std::size_t kNamed = 16;
   std::string text = ranks.size() == 1 ? "rank" : "ranks";

@@ -127,9 +127,6 @@ class Session {
   std::unordered_map<std::uint32_t, std::string> parked_;  // request -> key
 };
 
-/// "rank 2 lost: <reason>"
-std::string lost_text(int rank, const std::string& reason);
-
 /// "rank 2", "ranks 2, 3"; of many the first 16 and how many more.
 std::string ranks_text(const std::vector<int>& ranks);
 
