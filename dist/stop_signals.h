@@ -18,9 +18,10 @@ bool stop_signalled();
 /// The same, for one that may be on its way: it waits so long for it, if they are installed.
 bool stop_signalled_within(std::chrono::milliseconds patience);
 
-/// Thrown by Job::run() in a process that is told to stop and misses a rank in the job's first
-/// collective. A stop signal ends a rank that has not come to install_stop_signals() yet: this is
-/// what the others see of that, and no failure.
+/// Thrown by Job::run() in a process that is told to stop, or is within 0.7 s, and misses a rank in
+/// the job's first collective: the signal ends a rank that has not come to install_stop_signals()
+/// yet, which is no failure. A launcher's signal to those that a crash has left looks the same
+/// there; the launcher, which has seen the crash, names it.
 class Stopped : public Error {
  public:
   using Error::Error;

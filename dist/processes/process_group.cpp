@@ -17,8 +17,9 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
-// How much later than its peers a rank may hear of a stop.
-constexpr milliseconds kSameStop{1'000};
+// How much later than its peers a rank may hear of a stop. With Rendezvous::kLastWords it is less
+// than the launcher's grace.
+constexpr milliseconds kSameStop{700};
 
 // Ranks of which some compute on GPUs, or whose GPUs sum in different ways, would wait for each
 // other.

@@ -108,7 +108,7 @@ TEST(JobEnds, ARankThatEndsByItselfBeforeTheFirstCollectiveHasFailed) {
 
 // What is lost after the first collective was not ended for want of a handler.
 TEST(JobEnds, ARankThatIsKilledAfterAStopSignalHasFailed) {
-  Endless job(2);
+  Endless job(2, "--grace 20");  // the launcher's own signal would be the second
   ASSERT_TRUE(job.trains());
   const pid_t told = process_of(job.metrics, 0), killed = process_of(job.metrics, 1);
   ASSERT_TRUE(told != 0 && killed != 0);

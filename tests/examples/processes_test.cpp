@@ -124,7 +124,7 @@ TEST(Processes, AFailingRankStopsAllAndIsTheOneCause) {
       binary("cifar") + " --data " + small_data() + " --epochs 100000 --no-eval --threads 1");
   const fs::path script = scratch("body.sh");
   std::ofstream(script) << body << "\n";
-  const Outcome outcome = shell(launch(kOwn, 3) + "sh " + script.string());
+  const Outcome outcome = shell(launch(kOwn, 3) + "--grace 20 sh " + script.string());
   EXPECT_EQ(outcome.status, 7) << outcome.err;
   for (const char* rank : {"[rank0]", "[rank1]"})
     EXPECT_NE(
