@@ -9,13 +9,13 @@ namespace sg::dist {
 
 /// Asks the training loops of this process to finish their step and end. Set by SIGINT and SIGTERM
 /// after install_stop_signals(); a second signal, a tenth of a second later or more, ends the
-/// process at once. The handlers run on a thread of their own; the calling thread, and the threads
-/// and programs that it starts later, block both signals: a program must unblock them itself. A
-/// program of several processes calls it between Job's constructor, which does not look while it
-/// waits for the others, and Job::run().
+/// process at once. The handlers run on a thread of their own; the calling thread, OpenMP's, and
+/// the threads and programs that it starts later, block both signals: a program must unblock them
+/// itself. A program of several processes calls it between Job's constructor, which does not ask
+/// stop_signalled() while it waits for the others, and Job::run().
 void install_stop_signals();
 bool stop_signalled();
-/// The same, for one that may be on its way: it waits so long for it, if they are installed.
+/// Waits until stop_signalled(), `patience` at most; not at all before install_stop_signals().
 bool stop_signalled_within(std::chrono::milliseconds patience);
 
 /// Thrown by Job::run() in a process that is told to stop, or is within 0.7 s, and misses a rank in
