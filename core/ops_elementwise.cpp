@@ -44,16 +44,6 @@ Tensor result_like(const Shape& shape, DType dtype, std::initializer_list<const 
   return Tensor::empty_strided(shape, contiguous_strides(shape), dtype, device);
 }
 
-// A parameter of an op in its compute type; for integers through i64, since casting -1.0 to u8 is
-// undefined.
-template <class T>
-T parameter(double value) {
-  if constexpr (std::is_integral_v<T>)
-    return static_cast<T>(static_cast<std::int64_t>(value));
-  else
-    return static_cast<T>(value);
-}
-
 // Transcendental loops cost several times a copy.
 constexpr int kCost = 4;
 
@@ -69,7 +59,7 @@ Tensor unary(int op, const char* name, const Tensor& x, double a, double b) {
     if (loop == nullptr) no_loop(name, x.dtype());
     if (x.is_meta()) return;
     if (SG_CUDA && x.is_cuda()) return cuda::elementwise(name, {Family::unary, op, a, b}, y, {&x});
-    const T ta = parameter<T>(a), tb = parameter<T>(b);
+    const T ta = convert<T>(a), tb = convert<T>(b);
     for_blocks(
         y, {&x},
         [&](const void* const* in, void* out, std::int64_t n) {
@@ -90,7 +80,7 @@ Tensor unary_grad(int op, const char* name, const Tensor& x, const Tensor& y, co
     if (grad.is_meta()) return;
     if (SG_CUDA && grad.is_cuda())
       return cuda::elementwise(name, {Family::unary_grad, op, a, b}, gx, {&x, &y, &grad});
-    const T ta = parameter<T>(a), tb = parameter<T>(b);
+    const T ta = convert<T>(a), tb = convert<T>(b);
     for_blocks(
         gx, {&x, &y, &grad},
         [&](const void* const* in, void* out, std::int64_t n) {
@@ -188,7 +178,7 @@ void mul_(const Tensor& into, double factor) {
     using T = typename decltype(type)::type;
     const auto loop = kernels::elementwise_kernels().loops<T>().unary[scale];
     for_blocks(into, {&into}, [&](const void* const* in, void* out, std::int64_t n) {
-      loop(static_cast<const T*>(in[0]), static_cast<T*>(out), n, parameter<T>(factor), T(0));
+      loop(static_cast<const T*>(in[0]), static_cast<T*>(out), n, convert<T>(factor), T(0));
     });
   });
 }

@@ -168,10 +168,11 @@ void multiply_batches(const Tensor& out, const Tensor& a, const Tensor& b) {
   for (int i = 0; i < d - 2; ++i) batches *= out.shape()[i];
   const MatrixView<T> va = view_of<T>(a), vb = view_of<T>(b);
   T* const c = out.data<T>();
+  const bool empty = m * n == 0 || k == 0;  // of a factor, too, which may have no address
   const auto at = [&](std::int64_t batch, MatrixView<T>& x, MatrixView<T>& y) {
     x = va;
     y = vb;
-    for (int i = d - 3; i >= 0; --i) {
+    for (int i = d - 3; i >= 0 && !empty; --i) {
       const std::int64_t index = batch % out.shape()[i];
       batch /= out.shape()[i];
       x.data += index * a.strides()[i];
@@ -180,7 +181,7 @@ void multiply_batches(const Tensor& out, const Tensor& a, const Tensor& b) {
   };
   // Small products in parallel, large ones each in parallel within itself.
   const bool small = m * n * k < kGrain * current_rank().threads;
-  if (batches == 1 || !small || m * n == 0 || k == 0) {
+  if (batches == 1 || !small || empty) {
     for (std::int64_t i = 0; i < batches; ++i) {
       MatrixView<T> x, y;
       at(i, x, y);

@@ -87,6 +87,21 @@ inline constexpr DType dtype_of = [] {
 template <class T>
 using compute_t = std::conditional_t<std::is_same_v<T, bf16> || std::is_same_v<T, f16>, float, T>;
 
+/// `value` in another type. A fraction is cut off, and what a small integer type cannot hold counts
+/// modulo its size, as in PyTorch; what i64 cannot hold (NaN, too) becomes its least number.
+template <class To, class From>
+SG_HD To convert(From value) {
+  const auto wide = static_cast<compute_t<From>>(value);
+  if constexpr (std::is_integral_v<To> && std::is_floating_point_v<compute_t<From>>) {
+    constexpr compute_t<From> kEnd = 9223372036854775808.0;  // 2^63; a cast beyond it is undefined
+    const std::int64_t whole = wide >= -kEnd && wide < kEnd ? static_cast<std::int64_t>(wide)
+                                                            : static_cast<std::int64_t>(1ULL << 63);
+    return static_cast<To>(whole);
+  } else {
+    return static_cast<To>(static_cast<compute_t<To>>(wide));
+  }
+}
+
 template <class T>
 struct Type {
   using type = T;

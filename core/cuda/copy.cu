@@ -15,8 +15,7 @@ struct Copy {
     if constexpr (std::is_same_v<From, To>)
       to[at[0]] = from[at[1]];
     else
-      to[at[0]] =
-          static_cast<To>(static_cast<compute_t<To>>(static_cast<compute_t<From>>(from[at[1]])));
+      to[at[0]] = convert<To>(from[at[1]]);
   }
 };
 
@@ -79,7 +78,7 @@ void fill_strided(const Launch& on, DType dtype, std::int64_t n, const Walk<1>& 
                   void* output) {
   visit(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    const T element = static_cast<T>(static_cast<compute_t<T>>(value));
+    const T element = convert<T>(value);
     for_each(on, n, Fill<T>{element, static_cast<T*>(output), walk});
   });
 }

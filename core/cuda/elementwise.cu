@@ -92,14 +92,6 @@ void run(const Call& c, const F& f) {
   map_strided<kInputs, T, Out>(c.on, c.n, narrowed<kInputs>(walk), c.inputs, c.output, f);
 }
 
-template <class C>
-C parameter(double value) {
-  if constexpr (std::is_integral_v<C>)
-    return static_cast<C>(static_cast<std::int64_t>(value));
-  else
-    return static_cast<C>(value);
-}
-
 // select(Op) for the op at position `index` of a list.
 template <class L, class F>
 void at(int index, F&& select) {
@@ -113,14 +105,14 @@ template <class T, class Op>
 void unary(const Call& c) {
   using C = compute_t<T>;
   if constexpr (std::is_floating_point_v<C> || ew::has_integers<Op>)
-    run<true, 1, T, T>(c, UnaryOp<Op, C>{parameter<C>(c.op.a), parameter<C>(c.op.b)});
+    run<true, 1, T, T>(c, UnaryOp<Op, C>{convert<C>(c.op.a), convert<C>(c.op.b)});
 }
 
 template <class T, class Op>
 void unary_grad(const Call& c) {
   using C = compute_t<T>;
   if constexpr (std::is_floating_point_v<C>)
-    run<true, 3, T, T>(c, UnaryGradOp<Op, C>{parameter<C>(c.op.a), parameter<C>(c.op.b)});
+    run<true, 3, T, T>(c, UnaryGradOp<Op, C>{convert<C>(c.op.a), convert<C>(c.op.b)});
 }
 
 template <class T, class Op>

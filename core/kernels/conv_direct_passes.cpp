@@ -453,7 +453,7 @@ void conv_direct_backward(const ConvGeometry& whole, ImageView<const float> dy, 
     dy.data += g.o * dy.sc;
     if (mask != nullptr) mask += g.o * dy.sc;
     x.data += g.c * x.sc;
-    weight += g.o * g.c * g.kh * g.kw;
+    if (weight != nullptr) weight += g.o * g.c * g.kh * g.kw;
     if (grads.dx.data != nullptr) grads.dx.data += g.c * grads.dx.sc;
     if (grads.dw != nullptr) grads.dw += g.o * g.c * g.kh * g.kw;
     if (grads.db != nullptr) grads.db += g.o;

@@ -62,9 +62,7 @@ void copy_block(const void* source, void* destination, const Block& b) {
         continue;
       }
     }
-    for (std::int64_t i = 0; i < b.n; ++i)
-      d[i * b.to] =
-          static_cast<D>(static_cast<compute_t<D>>(static_cast<compute_t<S>>(s[i * b.from])));
+    for (std::int64_t i = 0; i < b.n; ++i) d[i * b.to] = convert<D>(s[i * b.from]);
   }
 }
 
@@ -141,7 +139,7 @@ void fill(const Tensor& destination, double value) {
   if (destination.numel() == 0) return;
   visit(destination.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
-    const T element = static_cast<T>(static_cast<compute_t<T>>(value));
+    const T element = convert<T>(value);
     if (destination.is_dense()) {
       T* data = destination.data<T>();
       parallel_for(destination.numel(), 1 << 15, [&](std::int64_t begin, std::int64_t end) {

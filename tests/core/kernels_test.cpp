@@ -122,8 +122,7 @@ std::vector<T> values(std::int64_t n, std::uint64_t seed, double low, double hig
   std::vector<T> x(static_cast<std::size_t>(n));
   for (std::int64_t i = 0; i < n; ++i) {
     const auto w = philox(seed, static_cast<std::uint64_t>(i), 1);
-    x[static_cast<std::size_t>(i)] =
-        static_cast<T>(low + (high - low) * uniform_double(w[0], w[1]));
+    x[static_cast<std::size_t>(i)] = convert<T>(low + (high - low) * uniform_double(w[0], w[1]));
   }
   return x;
 }

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "tests/support/testing.h"
 
 namespace sg {
@@ -169,6 +171,17 @@ TEST(Tensor, CopiesCastAndFollowStrides) {
   const Tensor x = Tensor::zeros({4, 4});
   x.slice(0, 1, 2).slice(1, 1, 2).fill(5);
   EXPECT_EQ(x.to_doubles(), (Values{0, 0, 0, 0, 0, 5, 5, 0, 0, 5, 5, 0, 0, 0, 0, 0}));
+}
+
+TEST(Tensor, CastsToIntegersAreDefinedForEveryNumber) {
+  constexpr double kLeast = -9223372036854775808.0;
+  for (const DType from : {DType::f64, DType::f32}) {
+    const Tensor x = Tensor::from(std::vector<double>{300.7, -1.5, NAN, 1e30, -1e30}, {5}).to(from);
+    EXPECT_EQ(x.to(DType::u8).to_doubles(), (Values{44, 255, 0, 0, 0}));
+    EXPECT_EQ(x.to(DType::i32).to_doubles(), (Values{300, -1, 0, 0, 0}));
+    EXPECT_EQ(x.to(DType::i64).to_doubles(), (Values{300, -1, kLeast, kLeast, kLeast}));
+  }
+  EXPECT_EQ(Tensor::full({1}, 1000, DType::u8).item(), 232);
 }
 
 TEST(Tensor, ChangesInPlaceCount) {
