@@ -52,6 +52,15 @@ function(sg_compile_fast target)
     $<$<CXX_COMPILER_ID:GNU>:--param=ggc-min-heapsize=1000000>)
 endfunction()
 
+# A test's own code under a sanitizer: what it watches is compiled three times as fast so.
+function(sg_compile_test target)
+  sg_compile_flags(${target})
+  sg_compile_fast(${target})
+  if(SHARDGRAD_SANITIZE)
+    target_compile_options(${target} PRIVATE -O0)
+  endif()
+endfunction()
+
 # sg_precompile_headers(target owner [headers...]): half the time of compiling a file is reading what
 # is below. The owner is the first target with the flags of a group; the others use what it made. A
 # file still includes what it uses: -DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON builds without.
@@ -69,7 +78,12 @@ endfunction()
 # rest of the program is plain code for the oldest processor, and isa.h chooses at run time.
 # They are kernels in every build type: at -O1 nothing vectorizes, and inline functions of the
 # standard library would be left out of line in AVX code, where the linker may pick them for all.
-if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$" AND CMAKE_SIZEOF_VOID_P EQUAL 8)
+# SHARDGRAD_ARCH, and other processors, have kernels of one kind.
+if(SHARDGRAD_ARCH)
+  set(sg_isa_x86 0)
+  set(sg_isas generic)
+  set(sg_isa_flags_generic -march=${SHARDGRAD_ARCH})
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$" AND CMAKE_SIZEOF_VOID_P EQUAL 8)
   set(sg_isa_x86 1)
   set(sg_isas v2 v3 v4)
   set(sg_isa_flags_v2 -march=x86-64-v2 -mtune=generic)

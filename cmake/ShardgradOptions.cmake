@@ -20,6 +20,9 @@ sg_part(SHARDGRAD_NCCL AUTO "NCCL 2.18 or later between GPUs, one rank a GPU; ne
 sg_part(SHARDGRAD_FAULTS AUTO "Faults on demand for tests, SHARDGRAD_FAULT (AUTO: not in Release)")
 sg_part(SHARDGRAD_GLOO AUTO "Gloo (and OpenSSL) for ranks that are processes")
 
+set(SHARDGRAD_ARCH "" CACHE STRING "One -march for the kernels, such as native (empty: on x86-64 \
+those of v2, v3 and v4 are built and chosen from at run time)")
+
 option(SHARDGRAD_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
 option(SHARDGRAD_CLI "Build the command-line program shardgrad" ${PROJECT_IS_TOP_LEVEL})
 option(SHARDGRAD_EXAMPLES "Build the example programs" ${PROJECT_IS_TOP_LEVEL})

@@ -1,13 +1,20 @@
 # Printed once at the end of configuring: what is built, and with what.
 function(sg_summary)
-  string(REPLACE ";" " " isas "${sg_isas}")
+  if(sg_isa_x86)
+    list(JOIN sg_isas " " isas)
+    string(APPEND isas " (chosen at run time)")
+  elseif(SHARDGRAD_ARCH)
+    set(isas "${SHARDGRAD_ARCH}")
+  else()
+    set(isas "${CMAKE_SYSTEM_PROCESSOR}")
+  endif()
   string(TOUPPER "${CMAKE_BUILD_TYPE}" type)
   string(STRIP "${CMAKE_CXX_FLAGS} ${CMAKE_CXX_FLAGS_${type}}" flags)
   message(STATUS "shardgrad ${PROJECT_VERSION}")
   set(lines
     "compiler|${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}"
     "build type|${CMAKE_BUILD_TYPE} (${flags})"
-    "kernels for|${isas} (chosen at run time)"
+    "kernels for|${isas}"
     ${sg_found})
   if(SHARDGRAD_SANITIZE)
     list(APPEND lines "sanitizers|${SHARDGRAD_SANITIZE}")

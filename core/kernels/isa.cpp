@@ -9,7 +9,9 @@ namespace sg::kernels {
 namespace {
 
 Isa best_isa() {
-#if SG_ISA_X86
+#if !SG_ISA_X86
+  return Isa::generic;
+#else
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
@@ -18,8 +20,8 @@ Isa best_isa() {
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
       __builtin_cpu_supports("bmi2"))
     return Isa::v3;
-#endif
   return Isa::v2;
+#endif
 }
 
 Isa choose_isa() {
@@ -27,6 +29,7 @@ Isa choose_isa() {
   const char* text = std::getenv("SHARDGRAD_ISA");
   if (text == nullptr) return best;
   const std::string_view asked = text;
+  SG_CHECK(best != Isa::generic, "[isa] SHARDGRAD_ISA={}: this build has kernels of one kind", asked);
   for (const Isa isa : {Isa::v2, Isa::v3, Isa::v4}) {
     if (asked != name_of(isa)) continue;
     SG_CHECK(isa <= best, "[isa] SHARDGRAD_ISA={} but this processor has {} at most", asked,
@@ -43,6 +46,9 @@ Isa active_isa() {
   return isa;
 }
 
-const char* name_of(Isa isa) { return isa == Isa::v2 ? "v2" : isa == Isa::v3 ? "v3" : "v4"; }
+const char* name_of(Isa isa) {
+  constexpr const char* kNames[] = {"generic", "v2", "v3", "v4"};
+  return kNames[static_cast<int>(isa)];
+}
 
 }  // namespace sg::kernels
