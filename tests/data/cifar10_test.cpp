@@ -180,7 +180,7 @@ TEST(Cifar10Write, RefusesWhatTheFormatCannotHold) {
                   "cannot make the folder /proc/none");
 }
 
-TEST(Cifar10Real, HasThePublishedCountsAndMeans) {
+TEST(SlowCifar10Real, HasThePublishedCountsAndMeans) {
   const char* folder = std::getenv("SHARDGRAD_DATA");
   if (folder == nullptr)
     GTEST_SKIP() << "SHARDGRAD_DATA is not set: it names a folder with cifar-10-batches-bin/";

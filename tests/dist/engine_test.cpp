@@ -41,9 +41,10 @@ Training one_rank(Training t) {
 
 class Bits : public testing::TestWithParam<TestNet> {};
 
+// Some cuts, which a sanitizer sees too; SlowBits has all of them.
 TEST_P(Bits, EqualOverPlansRanksAndAccumulation) {
-  for (const int accumulate : {1, 2, 3}) {
-    for (const int ranks : {1, 2, 3, 4, 8}) {
+  for (const int accumulate : {1, 3}) {
+    for (const int ranks : {1, 2, 4}) {
       Training t{.ranks = ranks, .accumulate = accumulate, .clip_norm = 0.3};
       check_plans(GetParam(), t, train(GetParam(), one_rank(t)));
     }
@@ -66,16 +67,13 @@ TEST_P(Bits, EqualWithEveryOption) {
 
 TEST_P(Bits, EqualInBf16) {
   for (const char* optimizer : {"momentum", "adamw"}) {
-    for (const int accumulate : {1, 2}) {
-      for (const int ranks : {1, 2, 4}) {
-        Training t{.ranks = ranks,
-                   .accumulate = accumulate,
-                   .dtype = DType::bf16,
-                   .optimizer = optimizer,
-                   .clip_norm = ranks == 2 ? 0 : 0.3,
-                   .prefetch = accumulate == 1};
-        check_plans(GetParam(), t, train(GetParam(), one_rank(t)));
-      }
+    for (const int ranks : {1, 3}) {
+      Training t{.ranks = ranks,
+                 .accumulate = 2,
+                 .dtype = DType::bf16,
+                 .optimizer = optimizer,
+                 .clip_norm = ranks == 1 ? 0 : 0.3};
+      check_plans(GetParam(), t, train(GetParam(), one_rank(t)));
     }
   }
 }
@@ -145,7 +143,10 @@ INSTANTIATE_TEST_SUITE_P(All, Bits, testing::ValuesIn(test_nets()), name_of_net)
 
 class SlowBits : public testing::TestWithParam<TestNet> {};
 
+// Every optimizer, clipping and dtype in every cut; how units are gathered, and by whom, takes turns
+// in an order that brings each of these ways together with each value of the others in every cut.
 TEST_P(SlowBits, EqualOverTheWholeMatrix) {
+  int turn = 0;
   for (const int accumulate : {1, 2, 3})
     for (const int ranks : {1, 2, 3, 4, 8})
       for (const char* optimizer : {"momentum", "adam", "adamw"})
@@ -155,15 +156,12 @@ TEST_P(SlowBits, EqualOverTheWholeMatrix) {
                        .accumulate = accumulate,
                        .dtype = dtype,
                        .optimizer = optimizer,
-                       .clip_norm = clip};
-            const Outcome reference = train(GetParam(), one_rank(t));
-            for (const bool prefetch : {true, false})
-              for (const Executor executor : kExecutors) {
-                t.prefetch = prefetch;
-                t.executor = executor;
-                check_plans(GetParam(), t, reference);
-                if (HasFailure()) return;
-              }
+                       .clip_norm = clip,
+                       .prefetch = turn % 2 == 0,
+                       .executor = kExecutors[turn / 2 % 2]};
+            ++turn;
+            check_plans(GetParam(), t, train(GetParam(), one_rank(t)));
+            if (HasFailure()) return;
           }
 }
 

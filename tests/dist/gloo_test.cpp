@@ -89,7 +89,7 @@ TEST_P(Gloo, CollectivesHaveTheBitsOfThreads) {
   // Nothing at all, sizes around what travels with a header (128 KB), and some pieces (the last: of
   // 1 MB).
   constexpr int kRanks = 3;
-  for (const std::int64_t shard : {0, 1, 105, 32'767, 32'768, 32'769, 300'000, 2'200'001}) {
+  for (const std::int64_t shard : {0, 1, 105, 32'767, 32'768, 32'769, 525'001}) {
     SCOPED_TRACE(shard);
     const auto body = [&](Comm& comm) {
       const std::size_t n = static_cast<std::size_t>(kRanks * shard);

@@ -157,8 +157,8 @@ TEST(Graph, FollowsTheModesOfTheModuleAndOfAutograd) {
       losses.push_back(engine->loss());
     }
     const NoGrad no_grad;
-    const auto [x, target] = c.net.batch(9, 0, 4, DType::f32);
-    EXPECT_NE(error_of([&] { micro_batch({x, target}); }), "");
+    const auto batch = c.net.batch(9, 0, 4, DType::f32);
+    EXPECT_NE(error_of([&] { micro_batch({batch.first, batch.second}); }), "");
     return losses;
   };
   EXPECT_EQ(run(true), run(false));
@@ -239,12 +239,12 @@ TEST(Graph, AReplayKeepsTheLedgersLimit) {
   const auto engine = c.engine();
   MicroBatch micro_batch = c.micro_batch(*engine);
   for (int i = 0; i < 3; ++i) c.step(*engine, micro_batch, i);
-  const auto [x, target] = c.net.batch(3, 0, 2, DType::f32);
+  const auto batch = c.net.batch(3, 0, 2, DType::f32);
   Ledger& ledger = current_rank().ledger();
   ledger.set_limit(ledger.live_total() + 64);
-  EXPECT_HAS(error_of([&] { micro_batch({x, target}); }), "of a replayed step do not fit");
+  EXPECT_HAS(error_of([&] { micro_batch({batch.first, batch.second}); }), "of a replayed step do not fit");
   ledger.set_limit(0);
-  micro_batch({x, target});  // nothing was begun
+  micro_batch({batch.first, batch.second});  // nothing was begun
   EXPECT_TRUE(engine->step());
 }
 
@@ -337,11 +337,11 @@ TEST(Graph, RefusesMoreMicroBatchesThanAStepHas) {
   Counted c;
   const auto engine = c.engine({.accumulate = 3});
   MicroBatch micro_batch = c.micro_batch(*engine);
-  const auto [x, target] = c.net.batch(0, 0, 2, DType::f32);
+  const auto batch = c.net.batch(0, 0, 2, DType::f32);
   for (int i = 0; i < 4; ++i) {
-    for (int a = 0; a < 3; ++a) micro_batch({x, target});
+    for (int a = 0; a < 3; ++a) micro_batch({batch.first, batch.second});
     EXPECT_HAS(error_of([&] {
-                 micro_batch({x, target});
+                 micro_batch({batch.first, batch.second});
                }),
                "[backward] 3 micro-batches are accumulated already; call step() first");
     EXPECT_TRUE(engine->step());
@@ -501,17 +501,17 @@ TEST(Graph, AnErrorOfTheLastStepIsThatOfTheJob) {
 TEST(Graph, AStepThatCannotFetchItsLossLosesNoErrorOfAKernel) {
   if (!on_gpu()) GTEST_SKIP() << "the CPU throws where it finds it";
   // The last copy under way when a further one fails, or the mark behind them.
-  for (const auto& [call, nth] : {std::pair{"cudaHostAlloc", 2},
-                                  {"cudaEventCreateWithFlags", 1},
-                                  {"cudaMemcpyAsync", 3},
-                                  {"cudaEventCreateWithFlags", 2}}) {
-    SCOPED_TRACE(fmt::format("{} {}", call, nth));
+  for (const auto& fails : {std::pair{"cudaHostAlloc", 2},
+                            {"cudaEventCreateWithFlags", 1},
+                            {"cudaMemcpyAsync", 3},
+                            {"cudaEventCreateWithFlags", 2}}) {
+    SCOPED_TRACE(fmt::format("{} {}", fails.first, fails.second));
     std::string step;
     const auto train = [&](int index) {
       launch_ranks(1, [&](Rank&) {
         Indices net;
         net.run(index);
-        cuda::fake::fail_call(call, nth, cudaErrorMemoryAllocation);
+        cuda::fake::fail_call(fails.first, fails.second, cudaErrorMemoryAllocation);
         step = error_of([&] { net.engine->step(); });
       });
     };

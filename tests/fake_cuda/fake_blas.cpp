@@ -29,8 +29,8 @@ void multiply(const Gemm& g, std::int64_t batch) {
       for (std::int64_t k = first; k < std::min(first + kBlock, g.k); ++k) {
         const C left = static_cast<C>(a[i * ai + k * ak]);
         const T* const row = b + k * bk;
-        for (std::int64_t j = 0; j < g.n; ++j)
-          block[static_cast<std::size_t>(j)] += left * static_cast<C>(row[j * bj]);
+        C* const sum = block.data();
+        for (std::int64_t j = 0; j < g.n; ++j) sum[j] += left * static_cast<C>(row[j * bj]);
       }
       for (std::size_t j = 0; j < columns; ++j) sums[j] += block[j];
     }
