@@ -154,7 +154,7 @@ TEST(Engine, RootsAndSeedsAreChecked) {
             "[backward] the value does not depend on anything that requires a gradient");
 }
 
-TEST(Engine, AGraphOfTwoHundredThousandNodes) {
+TEST(SlowEngine, AGraphOfTwoHundredThousandNodes) {
   const Var x = leaf({1});
   {
     Var y = x;

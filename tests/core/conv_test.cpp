@@ -135,7 +135,7 @@ bool supports(ConvAlgorithm algorithm, const Case& c) {
          c.weight[0] % 16 == 0 && c.weight[1] % 16 == 0;
 }
 
-TEST(Conv2d, ReferenceIsTheDefinition) {
+TEST(SlowConv2d, ReferenceIsTheDefinition) {
   for (const Case& c : cases()) {
     SCOPED_TRACE(describe(c));
     const Tensor x = random(c.x, 1), w = random(c.weight, 2), b = random({c.weight[0]}, 3);

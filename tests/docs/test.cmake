@@ -38,7 +38,8 @@ endfunction()
 
 function(add_page_test name)
   add_executable(${name}_test "${CMAKE_CURRENT_LIST_DIR}/${name}.cc" ${ARGN})
-  sg_compile_test(${name}_test)
+  sg_compile_flags(${name}_test)
+  sg_compile_fast(${name}_test)
   sg_precompile_headers(${name}_test core_test)
   target_link_libraries(${name}_test PRIVATE sg_all sg_test_support GTest::gtest_main)
   gtest_discover_tests(${name}_test TEST_PREFIX docs. DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 120
