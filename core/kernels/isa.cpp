@@ -29,7 +29,8 @@ Isa choose_isa() {
   const char* text = std::getenv("SHARDGRAD_ISA");
   if (text == nullptr) return best;
   const std::string_view asked = text;
-  SG_CHECK(best != Isa::generic, "[isa] SHARDGRAD_ISA={}: this build has kernels of one kind", asked);
+  SG_CHECK(best != Isa::generic, "[isa] SHARDGRAD_ISA={}: this build has kernels of one kind",
+           asked);
   for (const Isa isa : {Isa::v2, Isa::v3, Isa::v4}) {
     if (asked != name_of(isa)) continue;
     SG_CHECK(isa <= best, "[isa] SHARDGRAD_ISA={} but this processor has {} at most", asked,

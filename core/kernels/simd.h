@@ -56,7 +56,7 @@ SG_HD Vector<T> multiply_add(Vector<T> a, Vector<T> b, Vector<T> c) {
     return (Vector<T>)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
   else
     return (Vector<T>)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
-#elif defined(__FMA__)
+#elif defined(__AVX2__) && defined(__FMA__)
   if constexpr (sizeof(T) == 4)
     return (Vector<T>)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
   else

@@ -72,7 +72,8 @@ TEST_P(Bits, EqualInBf16) {
                  .accumulate = 2,
                  .dtype = DType::bf16,
                  .optimizer = optimizer,
-                 .clip_norm = ranks == 1 ? 0 : 0.3};
+                 .clip_norm = ranks == 1 ? 0 : 0.3,
+                 .prefetch = ranks == 1};
       check_plans(GetParam(), t, train(GetParam(), one_rank(t)));
     }
   }
@@ -143,12 +144,13 @@ INSTANTIATE_TEST_SUITE_P(All, Bits, testing::ValuesIn(test_nets()), name_of_net)
 
 class SlowBits : public testing::TestWithParam<TestNet> {};
 
-// Every optimizer, clipping and dtype in every cut; how units are gathered, and by whom, takes turns
-// in an order that brings each of these ways together with each value of the others in every cut.
+// Every optimizer, clipping and dtype in every cut. How units are gathered, and by whom, takes
+// turns: each of these four ways meets each value of the others in every cut, and each two of them
+// over the cuts.
 TEST_P(SlowBits, EqualOverTheWholeMatrix) {
   int turn = 0;
   for (const int accumulate : {1, 2, 3})
-    for (const int ranks : {1, 2, 3, 4, 8})
+    for (const int ranks : {1, 2, 3, 4, 8}) {
       for (const char* optimizer : {"momentum", "adam", "adamw"})
         for (const double clip : {0.0, 0.2})
           for (const DType dtype : {DType::f32, DType::bf16, DType::f64}) {
@@ -163,6 +165,8 @@ TEST_P(SlowBits, EqualOverTheWholeMatrix) {
             check_plans(GetParam(), t, train(GetParam(), one_rank(t)));
             if (HasFailure()) return;
           }
+      ++turn;  // another start in the next cut
+    }
 }
 
 INSTANTIATE_TEST_SUITE_P(All, SlowBits, testing::ValuesIn(test_nets()), name_of_net);

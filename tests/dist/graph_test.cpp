@@ -242,7 +242,10 @@ TEST(Graph, AReplayKeepsTheLedgersLimit) {
   const auto batch = c.net.batch(3, 0, 2, DType::f32);
   Ledger& ledger = current_rank().ledger();
   ledger.set_limit(ledger.live_total() + 64);
-  EXPECT_HAS(error_of([&] { micro_batch({batch.first, batch.second}); }), "of a replayed step do not fit");
+  EXPECT_HAS(error_of([&] {
+               micro_batch({batch.first, batch.second});
+             }),
+             "of a replayed step do not fit");
   ledger.set_limit(0);
   micro_batch({batch.first, batch.second});  // nothing was begun
   EXPECT_TRUE(engine->step());

@@ -8,7 +8,7 @@ namespace {
 // multiply_add of one lane, rounded as the vectors are.
 template <class T>
 SG_HD T fma_scalar(T a, T b, T c) {
-#if defined(__FMA__)
+#if defined(__AVX2__) && defined(__FMA__)
   if constexpr (sizeof(T) == 4)
     return __builtin_fmaf(a, b, c);
   else
