@@ -87,8 +87,8 @@ inline constexpr DType dtype_of = [] {
 template <class T>
 using compute_t = std::conditional_t<std::is_same_v<T, bf16> || std::is_same_v<T, f16>, float, T>;
 
-/// `value` in another type. A fraction is cut off, and what a small integer type cannot hold counts
-/// modulo its size, as in PyTorch; what i64 cannot hold (NaN, too) becomes its least number.
+/// `value` in another type. A fraction is cut off; what a smaller integer type cannot hold counts
+/// modulo its size (u8 as in PyTorch); what i64 cannot hold (NaN, too) becomes its least number.
 template <class To, class From>
 SG_HD To convert(From value) {
   const auto wide = static_cast<compute_t<From>>(value);

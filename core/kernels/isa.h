@@ -10,7 +10,7 @@ namespace sg::kernels {
 enum class Isa { generic, v2, v3, v4 };  // generic: a build with kernels of one kind
 
 /// The best set this processor has; SHARDGRAD_ISA=v2|v3|v4 asks for a lesser one (an unknown or
-/// missing one throws, and any where there is one kind alone).
+/// missing one throws; so does any where there is one kind alone, if this is called at all).
 Isa active_isa();
 const char* name_of(Isa isa);
 
