@@ -172,8 +172,8 @@ void Loader::fill_next(std::unique_lock<std::mutex>& lock) {
   }
 }
 
-void Loader::run() {
-  if (SG_CUDA && gpu_ != nullptr) cuda::use(slots_.front().batch.images.device());
+void Loader::run(Device device) {
+  if (SG_CUDA && gpu_ != nullptr) cuda::use(device);
   const auto depth = static_cast<std::int64_t>(slots_.size()) - 1;
   std::unique_lock lock(mutex_);
   while (true) {
@@ -210,7 +210,9 @@ const Batch& Loader::next() {
   else if (SG_CUDA && gpu_ != nullptr)
     last.unread = cuda::mark(*gpu_, cuda::Lane::compute);
   const bool background = slots_.size() > 1;
-  if (background && !thread_.joinable()) thread_ = std::thread(&Loader::run, this);
+  // The slots' tensors are not the thread's to look at: one may be replaced before it begins.
+  if (background && !thread_.joinable())
+    thread_ = std::thread(&Loader::run, this, last.batch.images.device());
 
   std::unique_lock lock(mutex_);
   // Where nothing is ready and nobody is at it, the background thread has not got a core in time
