@@ -151,7 +151,7 @@ class Loader {
   void fill(Slot& slot, std::int64_t index);
   void upload(Slot& slot);
   void fill_next(std::unique_lock<std::mutex>& lock);  // unlocks while it fills
-  void run(Device device);                                          // the background thread
+  void run(Device device);                             // the background thread
   template <class Ready>
   void wait(std::unique_lock<std::mutex>& lock, Ready ready);
   Position position_of(std::int64_t index) const;
