@@ -2,6 +2,8 @@
 // and not before, and nobody on the CPU waits in between.
 #include "data/loader.h"
 
+#include <sched.h>
+
 #include <atomic>
 #include <chrono>
 #include <future>
@@ -99,6 +101,41 @@ TEST_P(GpuLoader, KeptTensorsKeepTheirValues) {
   }
   for (std::size_t i = 0; i < images.size(); ++i)
     EXPECT_EQ(images[i].to_vector<float>(), expected[3 * i].images.to_vector<float>()) << i;
+}
+
+// The caller and all threads it starts share one processor, so that a new thread begins late.
+class OneProcessor {
+ public:
+  OneProcessor() {
+    sched_getaffinity(0, sizeof before_, &before_);
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(static_cast<std::size_t>(sched_getcpu()), &one);
+    sched_setaffinity(0, sizeof one, &one);
+  }
+  ~OneProcessor() { sched_setaffinity(0, sizeof before_, &before_); }
+  OneProcessor(const OneProcessor&) = delete;
+  OneProcessor& operator=(const OneProcessor&) = delete;
+
+ private:
+  cpu_set_t before_;
+};
+
+// ThreadSanitizer sees a background thread that reads what next() replaces.
+TEST_P(GpuLoader, TensorsMayBeKeptBeforeTheBackgroundThreadBegins) {
+  const RankScope scope(rank);
+  const auto set = numbered_set(60, 12, 8);
+  const std::vector<Values> expected = on_cpu(set, options_of(GetParam()), 3);
+  for (int repeat = 0; repeat < 20; ++repeat) {
+    Loader loader(set, options_of(GetParam()));
+    std::vector<Tensor> images;
+    {
+      const OneProcessor here;
+      for (int i = 0; i < 3; ++i) images.push_back(loader.next().images);
+    }
+    for (std::size_t i = 0; i < images.size(); ++i)
+      EXPECT_EQ(images[i].to_vector<float>(), expected[i].images.to_vector<float>()) << i;
+  }
 }
 
 TEST_P(GpuLoader, CanBeDestroyedWhileCopiesAreUnderWay) {
