@@ -36,7 +36,6 @@ Prediction predict(const Plan& plan, const std::vector<const UnitLayout*>& units
                    int ranks, int accumulate, int state_slots, bool prefetch,
                    const std::vector<std::int64_t>& control_words);
 
-/// What Engine::report() gives; the same on every rank.
 /// What the driver of the rank's GPU says, and what it is made of: `used` is the sum of the others.
 struct CardReport {
   std::string name;  ///< "cuda:0"
@@ -51,6 +50,7 @@ struct CardReport {
   std::int64_t since = 0;       ///< come since: kernels, NCCL, other processes
 };
 
+/// What Engine::report() gives; all but `card` is the same on every rank.
 struct Report {
   std::string plan;
   int ranks = 1, accumulate = 1;
@@ -65,9 +65,14 @@ struct Report {
   };
   std::array<Bytes, kKinds> bytes;
   struct Flow {
-    Traffic predicted,
-        measured;      ///< of one step, of this rank; exact only if every step was like the others
-    bool even = true;  ///< the total is a whole number of steps' worth
+    Traffic predicted;              ///< of one step, of every rank
+    std::vector<Traffic> measured;  ///< one a rank; exact only if every step was like the others
+    bool even = true;               ///< each total is a whole number of steps' worth
+    bool matches() const;
+    /// The first rank that sent something else than predicted, or 0.
+    std::size_t odd_rank() const;
+    /// What that rank sent in a step.
+    Traffic shown() const;
   };
   std::map<std::string, Flow, std::less<>> traffic;
   /// When report() was called, where ranks work on a GPU; of this rank's.

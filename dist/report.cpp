@@ -1,5 +1,6 @@
 // The report: what the formula predicts beside what the ledger measured, of every rank.
 #include <algorithm>
+#include <cstring>
 
 #include "core/cuda/cuda.h"
 #include "core/exact_sum.h"
@@ -51,6 +52,41 @@ CardReport look_at_card(Comm& comm) {
   return card;
 }
 
+using TrafficByName = std::map<std::string, Traffic, std::less<>>;
+
+// What each rank has sent, on all ranks; by every name that any of them has. Collective.
+std::map<std::string, std::vector<Traffic>, std::less<>> of_all_ranks(Comm& comm,
+                                                                      const TrafficByName& mine) {
+  struct Entry {
+    char name[48];
+    std::int64_t calls, bytes;
+  };
+  constexpr std::size_t kWords = sizeof(Entry) / sizeof(std::uint64_t);
+  const std::uint64_t here[] = {mine.size()};
+  const std::vector<std::uint64_t> sizes = exchange(comm, "control", here);
+  // As many of each rank as of that with the most names; those without a name are none.
+  const std::size_t most = *std::max_element(sizes.begin(), sizes.end());
+  std::vector<std::uint64_t> words(most * kWords);
+  std::size_t at = 0;
+  for (const auto& [name, sum] : mine) {
+    Entry entry{.name = {}, .calls = sum.calls, .bytes = sum.bytes};
+    name.copy(entry.name, sizeof entry.name - 1);
+    std::memcpy(&words[at], &entry, sizeof entry);
+    at += kWords;
+  }
+  const std::vector<std::uint64_t> all = exchange(comm, "control", words);
+  std::map<std::string, std::vector<Traffic>, std::less<>> result;
+  for (std::size_t i = 0; i < all.size() / kWords; ++i) {
+    Entry entry;
+    std::memcpy(&entry, &all[i * kWords], sizeof entry);
+    if (entry.name[0] == 0) continue;
+    std::vector<Traffic>& ranks = result[entry.name];
+    ranks.resize(static_cast<std::size_t>(comm.size()));
+    ranks[i / most] = {entry.calls, entry.bytes};
+  }
+  return result;
+}
+
 }  // namespace
 
 Prediction Engine::predict() const {
@@ -93,17 +129,32 @@ Report Engine::report() {
     }
   }
   if (current_rank().device.is_cuda()) report.card = look_at_card(comm_);
-  auto measured = account_->traffic(Phase::training);
-  for (const auto& [name, flow] : predicted.traffic) measured.try_emplace(name);
-  for (const auto& [name, sum] : measured) {
+  TrafficByName mine = account_->traffic(Phase::training);
+  for (const auto& [name, flow] : predicted.traffic) mine.try_emplace(name);
+  const std::int64_t steps = std::max<std::int64_t>(steps_, 1);
+  for (const auto& [name, sums] : of_all_ranks(comm_, mine)) {
     Report::Flow& flow = report.traffic[name];
     if (const auto it = predicted.traffic.find(name); it != predicted.traffic.end())
       flow.predicted = it->second;
-    const std::int64_t steps = std::max<std::int64_t>(steps_, 1);
-    flow.even = sum.calls % steps == 0 && sum.bytes % steps == 0;
-    flow.measured = {sum.calls / steps, sum.bytes / steps};
+    for (const Traffic& sum : sums) {
+      flow.even = flow.even && sum.calls % steps == 0 && sum.bytes % steps == 0;
+      flow.measured.push_back({sum.calls / steps, sum.bytes / steps});
+    }
   }
   return report;
+}
+
+std::size_t Report::Flow::odd_rank() const {
+  for (std::size_t r = 0; r < measured.size(); ++r)
+    if (measured[r] != predicted) return r;
+  return 0;
+}
+
+Traffic Report::Flow::shown() const { return measured.empty() ? Traffic{} : measured[odd_rank()]; }
+
+bool Report::Flow::matches() const {
+  return even && std::all_of(measured.begin(), measured.end(),
+                             [&](const Traffic& of_a_rank) { return of_a_rank == predicted; });
 }
 
 bool Report::matches() const {
@@ -114,9 +165,8 @@ bool Report::matches() const {
       for (std::size_t r = 0; r < b.measured.size(); ++r)
         if (b.measured[r] > b.predicted[r]) return false;
   }
-  return steps == 0 || std::all_of(traffic.begin(), traffic.end(), [](const auto& entry) {
-           return entry.second.even && entry.second.predicted == entry.second.measured;
-         });
+  return steps == 0 || std::all_of(traffic.begin(), traffic.end(),
+                                   [](const auto& entry) { return entry.second.matches(); });
 }
 
 bool Report::is_alone() const {
@@ -166,10 +216,11 @@ std::string Report::text() const {
   }
   out += fmt::format("  {:<28} {:>14} {:>14}\n", "sent a rank and step", "predicted", "measured");
   for (const auto& [name, flow] : traffic) {
-    const bool ok = steps == 0 || (flow.even && flow.predicted == flow.measured);
-    out += fmt::format(
-        "  {:<28} {:>14} {:>14}{}\n", fmt::format("{} ({} calls)", name, flow.measured.calls),
-        megabytes(flow.predicted.bytes), megabytes(flow.measured.bytes), ok ? "" : "  DIFFERS");
+    const Traffic sent = flow.shown();
+    out += fmt::format("  {:<28} {:>14} {:>14}", fmt::format("{} ({} calls)", name, sent.calls),
+                       megabytes(flow.predicted.bytes), megabytes(sent.bytes));
+    if (steps != 0 && !flow.matches()) out += fmt::format("  DIFFERS on rank {}", flow.odd_rank());
+    out += '\n';
   }
   return out;
 }

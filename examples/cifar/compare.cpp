@@ -57,7 +57,7 @@ Column traffic_column(const std::vector<Result>& results, const std::string& nam
     const dist::Report::Flow flow =
         found == r.report.traffic.end() ? dist::Report::Flow{} : found->second;
     column.predicted.push_back(thousands(flow.predicted.bytes));
-    column.measured.push_back(thousands(flow.measured.bytes));
+    column.measured.push_back(thousands(flow.shown().bytes));
   }
   return column;
 }

@@ -71,7 +71,7 @@ int run(const Options& options) {
                          steps_to_train(options, data.train->size())));
     return examples::kInterruptedStatus;
   }
-  if (!job.speaks()) return 0;  // rank 0 has what all have, and compares
+  if (!job.speaks()) return 0;  // rank 0 has the numbers of all, and compares
   if (plans.size() == 1) {
     SG_CHECK(results[0].report.matches() && results[0].report.is_alone(),
              "[report] memory or traffic is not as predicted; the lines above say where");

@@ -31,9 +31,9 @@ Json traffic_of(const dist::Report& report) {
   Json traffic;
   for (const auto& [name, flow] : report.traffic)
     traffic[name] = {{"predicted_calls", flow.predicted.calls},
-                     {"calls", flow.measured.calls},
+                     {"calls", flow.shown().calls},
                      {"predicted_bytes", flow.predicted.bytes},
-                     {"bytes", flow.measured.bytes}};
+                     {"bytes", flow.shown().bytes}};
   return traffic;
 }
 

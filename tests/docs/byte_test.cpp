@@ -211,8 +211,8 @@ TEST(AByteThroughZero3, NumbersAreTheCodes) {
             thousands(w.report.bytes[static_cast<std::size_t>(Kind::gathered)].predicted[2]) +
             " bytes",
         "peak of " + bytes(Kind::gathered),
-        thousands(w.report.traffic.at("all_gather").measured.bytes) + " bytes of all-gather",
-        thousands(w.report.traffic.at("reduce_scatter").measured.bytes) +
+        thousands(w.report.traffic.at("all_gather").measured[2].bytes) + " bytes of all-gather",
+        thousands(w.report.traffic.at("reduce_scatter").measured[2].bytes) +
             " bytes of reduce-scatter"})
     EXPECT_NE(text.find(number), std::string::npos) << number;
 }

@@ -60,7 +60,7 @@ TEST(NewPlan, TrainsAsItsRowSays) {
   EXPECT_EQ(bytes(run, Kind::parameters), bytes(zero3, Kind::parameters));
   EXPECT_EQ(bytes(run, Kind::optimizer), bytes(zero3, Kind::optimizer));
   const auto sent = [](const Training& r, const char* name) {
-    return r.report.traffic.at(name).measured.bytes;
+    return r.report.traffic.at(name).measured[0].bytes;
   };
   EXPECT_EQ(sent(run, "reduce_scatter"), sent(ddp, "reduce_scatter"));
   EXPECT_EQ(sent(zero3, "reduce_scatter"), accumulate * sent(run, "reduce_scatter"));

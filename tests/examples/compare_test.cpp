@@ -21,7 +21,7 @@ Result result(const std::string& plan, int ranks, int accumulate, std::vector<do
   for (auto& bytes : r.report.bytes)
     bytes.predicted = bytes.measured =
         std::vector<std::int64_t>(static_cast<std::size_t>(ranks), 4096);
-  r.report.traffic["all_gather"] = {.predicted = {5, 12345}, .measured = {5, 12345}, .even = true};
+  r.report.traffic["all_gather"] = {.predicted = {5, 12345}, .measured = {{5, 12345}, {5, 12345}}};
   r.weights = 77;
   return r;
 }
@@ -74,8 +74,11 @@ TEST(Compare, AByteOnOneRankIsFound) {
 
 TEST(Compare, TrafficThatDiffersIsFound) {
   std::vector<Result> results{result("ddp", 2, 1, {2.5}), result("zero3", 2, 1, {2.5})};
-  results[0].report.traffic["all_gather"].measured.bytes -= 8;
-  EXPECT_FALSE(compare(results).equal);
+  results[0].report.traffic["all_gather"].measured[1].bytes -= 8;
+  const Comparison c = compare(results);
+  EXPECT_FALSE(c.equal);
+  EXPECT_TRUE(says(c, "12,337")) << c.text;
+  EXPECT_TRUE(says(c, "DIFFERS on rank 1")) << c.text;
 }
 
 TEST(Compare, FamiliesMayDifferFromEachOtherButNotWithin) {
