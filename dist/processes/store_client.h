@@ -33,11 +33,12 @@ class StoreClient {
  public:
   using milliseconds = std::chrono::milliseconds;
 
-  /// Connects, proves the token and joins. While nobody listens yet it tries again, until the
-  /// deadline. Refused at once, with both values: another version, token, job, world size or
-  /// configuration; a rank that is out of range or has joined already. StoreNotFound: nobody
-  /// listens, or what does speaks otherwise or with another token; after `search` already, if that
-  /// is not 0 (a store that has proven to be the job's has until the deadline).
+  /// Connects, proves the token and joins. While nobody listens yet, or the store is still that of
+  /// a failed job that this rank was in before, it tries again, until the deadline. Refused at
+  /// once, with both values: another version, token, job, world size or configuration; a rank that
+  /// is out of range or has joined a living job. StoreNotFound: nobody listens, or what does speaks
+  /// otherwise or with another token; after `search` already, if that is not 0 (a store that has
+  /// proven to be the job's has until the deadline).
   StoreClient(const std::string& address, int port, JobIdentity identity, milliseconds deadline,
               milliseconds search = milliseconds(0));
   /// Without leave() before it, the others see this rank lost.
@@ -75,7 +76,8 @@ class StoreClient {
   std::string local_address() const { return local_address_; }
 
  private:
-  bool handshake(const store::Deadline& found, const store::Deadline& deadline, std::string& why);
+  bool handshake(const store::Deadline& found, const store::Deadline& deadline, std::string& why,
+                 std::string& over);
   bool receive_front(std::size_t bytes, const store::Deadline& deadline, std::string& why);
   void read();
   bool read_messages(std::size_t& count);

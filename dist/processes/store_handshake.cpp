@@ -24,12 +24,14 @@ StoreClient::StoreClient(const std::string& address, int port, JobIdentity ident
   SG_CHECK(port > 0 && port <= 65535, "[store] port {}; expected 1 to 65535", port);
   if (search == milliseconds(0)) search = limit;
   const Deadline deadline(limit), found(search);
+  std::string over;  // what the store of a failed job said
   for (milliseconds pause(10);; pause = std::min(2 * pause, milliseconds(1000))) {
     std::string why = "nobody listens there";
     socket_ = connect_to(address, port, found, why);
-    if (socket_.open() && handshake(found, deadline, why)) break;
+    if (socket_.open() && handshake(found, deadline, why, over)) break;
     socket_ = Fd();
     if (found.passed()) {
+      if (!over.empty()) why += fmt::format(" (one there said: {})", over);
       not_found(
           "[store] rank {} cannot join the store at {} within {}: {}; is rank 0 running there, and "
           "is the port open?",
@@ -50,7 +52,8 @@ bool StoreClient::receive_front(std::size_t bytes, const Deadline& deadline, std
 }
 
 // False: it may go better next time. Throws what will not.
-bool StoreClient::handshake(const Deadline& found, const Deadline& deadline, std::string& why) {
+bool StoreClient::handshake(const Deadline& found, const Deadline& deadline, std::string& why,
+                            std::string& over) {
   input_.clear();
   const auto wrong_version = [&](std::uint32_t version) {
     sg::fail(
@@ -110,6 +113,11 @@ bool StoreClient::handshake(const Deadline& found, const Deadline& deadline, std
   SG_CHECK(got == Parse::ok && (reply.type == MessageType::done || !reply.text.empty()),
            "[store] the store at {} answered rank {} with what is no answer to a join", where_,
            identity_.rank);
+  if (reply.type == MessageType::over) {
+    over = reply.text;
+    why = "it is the store of a job that has failed";
+    return false;
+  }
   SG_CHECK(reply.type == MessageType::done, "[store] refused by the job at {}: {}", where_,
            reply.text);
   input_.erase(0, used);

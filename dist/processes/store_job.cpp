@@ -58,7 +58,14 @@ std::optional<std::string> StoreJob::join(Session& session, const Message& m) {
   }
   Place& place = places_[m.rank];
   if (!place.peer.empty()) {
-    return fmt::format("rank {} has joined already, from {}", m.rank, place.peer);
+    const std::string twice =
+        fmt::format("rank {} has joined already, from {}", m.rank, place.peer);
+    if (!failure_) return twice;
+    // Another node's launcher was quicker to start its ranks again than this store to end.
+    session.send({.type = MessageType::over,
+                  .request = m.request,
+                  .text = capped(twice + ", and that job has failed: " + failure_->text)});
+    return std::nullopt;
   }
   place.session = &session;
   place.peer = session.peer();

@@ -62,6 +62,7 @@ bool fields(M& m, Visit&& visit) {
       return visit(m.key, kMaxKey);
     case MessageType::fail:
     case MessageType::refused:
+    case MessageType::over:
       return visit(m.text, kMaxText);
     case MessageType::leave:
       return visit(m.postings);

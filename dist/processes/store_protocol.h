@@ -49,7 +49,7 @@ std::string random_token();
 
 namespace sg::dist::store {
 
-inline constexpr std::uint32_t kStoreVersion = 1;
+inline constexpr std::uint32_t kStoreVersion = 2;
 inline constexpr std::array<char, 8> kStoreMagic{'s', 'g', 's', 't', 'o', 'r', 'e', '\n'};
 inline constexpr std::size_t kNonceBytes = 32;
 inline constexpr std::size_t kMacBytes = 32;
@@ -120,20 +120,23 @@ Nonce random_nonce();
 
 enum class MessageType : std::uint8_t {
   // Of a rank. Each is answered by done, value or refused with its request number.
-  join = 1,  ///< rank, world_size, job, configuration; the first, and only once
-  set,       ///< key, value
-  get,       ///< key; answered when it is there
-  wait,      ///< key; as get, without the value
-  cancel,    ///< the waiting request of this number is dropped; not answered
-  fail,      ///< text
-  leave,     ///< postings
-  // Of the store. The last three are sent unasked, request 0.
+  join =
+      1,   ///< rank, world_size, job, configuration; the first, and only once; or answered by over
+  set,     ///< key, value
+  get,     ///< key; answered when it is there
+  wait,    ///< key; as get, without the value
+  cancel,  ///< the waiting request of this number is dropped; not answered
+  fail,    ///< text
+  leave,   ///< postings
+  // Of the store. Ready, failed and left are sent unasked, request 0.
   done = 65,
   value,    ///< value
   refused,  ///< text
   ready,    ///< all ranks have joined
   failed,   ///< rank, text
-  left      ///< rank, postings
+  left,     ///< rank, postings
+  over  ///< text; the rank had joined, and the job has failed since: the next one's store is not
+        ///< here yet
 };
 
 /// One message; a type uses the fields that its comment names.

@@ -25,7 +25,7 @@ constexpr MessageType kTypes[] = {MessageType::join,    MessageType::set,    Mes
                                   MessageType::wait,    MessageType::cancel, MessageType::fail,
                                   MessageType::leave,   MessageType::done,   MessageType::value,
                                   MessageType::refused, MessageType::ready,  MessageType::failed,
-                                  MessageType::left};
+                                  MessageType::left,    MessageType::over};
 
 TEST(StoreProtocol, EveryMessageComesBack) {
   for (const MessageType type : kTypes) {

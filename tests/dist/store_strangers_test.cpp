@@ -24,14 +24,14 @@ TEST(StoreStrangers, AnotherVersionIsRefusedBeforeTheToken) {
   const TestStore store(1);
   Raw raw(store.port());
   raw.greeting();
-  raw.send(encode(Hello{.version = 2}));  // its proof is wrong, too
+  raw.send(encode(Hello{.version = 1}));  // its proof is wrong, too
   Verdict verdict;
   ASSERT_EQ(parse(raw.take(kVerdictBytes), verdict), Parse::ok);
   EXPECT_EQ(verdict.status, Status::wrong_version);
   EXPECT_EQ(verdict.version, kStoreVersion);
   EXPECT_EQ(verdict.mac, Mac{});
   EXPECT_EQ(raw.take_all(), "");
-  EXPECT_TRUE(says(store, ": it speaks protocol version 2, this store 1\n"));
+  EXPECT_TRUE(says(store, ": it speaks protocol version 1, this store 2\n"));
 }
 
 TEST(StoreStrangers, AWrongProofGetsNoProof) {
@@ -246,7 +246,7 @@ TEST(StoreRanks, TheirProofIsAskedOfTheStoreToo) {
   EXPECT_HAS(join(greeting, encode(Verdict{})),
              "the job token is not that of the job at 127.0.0.1");
   const auto versions = fmt::format(
-      "[store] the store at 127.0.0.1:{} speaks protocol version 9, rank 1 version 1; run the same "
+      "[store] the store at 127.0.0.1:{} speaks protocol version 9, rank 1 version 2; run the same "
       "build everywhere",
       port);
   EXPECT_EQ(join(encode(Greeting{.version = 9}), ""), versions);

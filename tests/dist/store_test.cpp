@@ -295,6 +295,34 @@ TEST(StoreFailure, ALostStoreIsRankZero) {
   EXPECT_EQ(rank->failure()->text, text);
 }
 
+// As on a node that starts its ranks again before the others have.
+TEST(StoreFailure, ALostRankThatComesAgainWaitsForTheNextStore) {
+  auto first = std::make_unique<TestStore>(2);
+  const int port = first->port();
+  auto ranks = first->clients(2);
+  ranks[1].reset();
+  failure_of(*ranks[0]);
+  const std::string early = error_of(
+      [&] { StoreClient("127.0.0.1", port, identity(1, 2), milliseconds(200), milliseconds(0)); });
+  EXPECT_HAS(early, "rank 1 cannot join the store at 127.0.0.1:");
+  EXPECT_HAS(early, " (one there said: rank 1 has joined already, from 127.0.0.1:");
+  EXPECT_HAS(early, ", and that job has failed: rank 1 lost: ");
+  EXPECT_EQ(first->said->text(), "") << "the store has nobody refused";
+  std::unique_ptr<StoreClient> again;
+  std::thread joins(
+      [&] { again = std::make_unique<StoreClient>("127.0.0.1", port, identity(1, 2), kSoon); });
+  sleep_ms(100);
+  ranks.clear();
+  first.reset();
+  StoreServer::Options listen;
+  listen.port = port;
+  const TestStore second(2, listen);
+  const auto zero = second.client(identity(0, 2));
+  zero->wait_all_joined(kSoon);
+  joins.join();
+  EXPECT_FALSE(again->failure());
+}
+
 TEST(StoreLeave, TellsHowManyPostings) {
   TestStore store(3);
   auto ranks = store.clients(3);

@@ -65,10 +65,9 @@ void try_input(const std::string& input) {
 
 }  // namespace
 
-#ifdef __SANITIZE_ADDRESS__
-// AddressSanitizer would end the program without the handler.
+// A sanitizer would end the program without the handler.
 extern "C" const char* __asan_default_options() { return "abort_on_error=1"; }
-#endif
+extern "C" const char* __ubsan_default_options() { return "abort_on_error=1"; }
 
 int main(int argc, char** argv) {
   char* end = nullptr;
