@@ -14,6 +14,9 @@ if(NOT SHARDGRAD_SANITIZE)  # once is enough
     -DSHARDGRAD_ONEDNN=ON -DCMAKE_DISABLE_FIND_PACKAGE_DNNL=ON)
   sg_configure_test(openmp_on_and_missing FALSE "libomp-dev"
     -DSHARDGRAD_OPENMP=ON -DCMAKE_DISABLE_FIND_PACKAGE_OpenMP=ON)
+  sg_configure_test(gloo_on_and_missing FALSE "apt-get install libgloo-dev"
+    -DSHARDGRAD_GLOO=ON -DCMAKE_DISABLE_FIND_PACKAGE_OpenSSL=ON)
+  sg_configure_test(gloo_off TRUE "Gloo +off" -DSHARDGRAD_GLOO=OFF)
   sg_configure_test(required_and_missing FALSE "apt-get install libfmt-dev"
     -DCMAKE_DISABLE_FIND_PACKAGE_fmt=ON)
   sg_configure_test(auto_and_missing TRUE "oneDNN +missing .libdnnl-dev.: portable kernels"

@@ -157,8 +157,39 @@ TEST(JobStarts, TwentyAtOnce) {
   EXPECT_EQ(done, 20u) << outcome.out;
 }
 
+class TwoHosts : public testing::TestWithParam<Launcher> {};
+const Launcher kTorchrun{"torchrun", "torchrun", "--no-python --nproc-per-node {}"};
+const Launcher kMpirun{"mpirun", "mpirun", "--oversubscribe --allow-run-as-root"};
+INSTANTIATE_TEST_SUITE_P(Launchers, TwoHosts, testing::Values(kOwn, kTorchrun, kMpirun),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+// What starts two processes of `program` on each of the hosts $a and $b of a shell script, by its
+// function `on`.
+std::string on_both(const Launcher& l, const std::string& program) {
+  if (l.name != std::string("mpirun"))
+    return fmt::format(
+        "run='{} --nnodes 2 --master-addr 10.91.0.1 --master-port 29500'\n"
+        "on $b $run --node-rank 1 {} & second=$!\n"
+        "on $a $run --node-rank 0 {}\n"
+        "wait $second\n",
+        launch(l, 2), program, program);
+  // It starts what it needs on the other host by a program, which is ssh elsewhere.
+  const fs::path agent = scratch("agent.sh");
+  std::ofstream(agent)
+      << "#!/bin/sh\nshift\nexec nsenter --net=/proc/$HOST_B/ns/net sh -c \"$*\"\n";
+  fs::permissions(agent, fs::perms::owner_all);
+  return fmt::format(
+      "export HOST_B=$b MASTER_ADDR=10.91.0.1\n"
+      "on $a {} --mca plm_rsh_agent {} --host 10.91.0.1:2,10.91.0.2:2 "
+      "-x SHARDGRAD_TOKEN -x SHARDGRAD_DEADLINE -x MASTER_ADDR {}\n",
+      launch(l, 4), agent.string(), program);
+}
+
 // Two network namespaces with a cable between them are two hosts.
-TEST(JobStarts, TwoHosts) {
+TEST_P(TwoHosts, HaveTheBitsOfThreads) {
+  const Launcher& l = GetParam();
+  if (l.command != nullptr && !installed(l.command))
+    GTEST_SKIP() << l.command << " is not installed";
   if (!installed("ip") || !installed("nsenter"))
     GTEST_SKIP() << "needs ip (iproute2) and nsenter (util-linux)";
   if (std::system("unshare --net true 2>/dev/null") != 0)
@@ -182,11 +213,8 @@ TEST(JobStarts, TwoHosts) {
       "on $a ip link set sg0 up; on $a ip link set lo up\n"
       "on $b ip link set sg1 up; on $b ip link set lo up\n"
       "export SHARDGRAD_TOKEN=two-hosts SHARDGRAD_DEADLINE=30\n"
-      "run='{0} run --nnodes 2 --nproc-per-node 2 --master-addr 10.91.0.1 --master-port 29500'\n"
-      "on $b $run --node-rank 1 {1} & second=$!\n"
-      "on $a $run --node-rank 0 {1}\n"
-      "wait $second\n",
-      binary("shardgrad"), program);
+      "{}",
+      on_both(l, program));
   const fs::path script = scratch("hosts.sh");
   std::ofstream(script) << text;
   const Outcome outcome = shell("sh " + script.string());
@@ -257,13 +285,33 @@ TEST(Faults, AKilledRankIsNamedWithItsCollectiveWithinTwoSeconds) {
   EXPECT_TRUE(fs::is_empty(temporary)) << "no file";
 }
 
+// Started by hand, ranks find each other by a file that rank 0 writes and removes when all are
+// there.
+TEST(Faults, AKilledRankLeavesNoTokenFile) {
+  const fs::path temporary = scratch("tokens");
+  fs::create_directories(temporary);
+  const std::string program = binary("linear") + " --steps 1000000 --plan zero3 --threads 1";
+  for (const int culprit : {0, 1}) {
+    const Outcome outcome = shell(
+        fmt::format("XDG_RUNTIME_DIR={0} WORLD_SIZE=2 SHARDGRAD_PORT={1} "
+                    "SHARDGRAD_FAULT=kill@rank{2}:step#3 sh -c 'RANK=1 {3} & RANK=0 {3} & wait'",
+                    temporary.string(), free_port(), culprit, program));
+    EXPECT_EQ(count_of(outcome.err, fmt::format("rank {} lost in ", culprit)), 1u) << outcome.err;
+    EXPECT_TRUE(fs::is_empty(temporary)) << culprit;
+  }
+}
+
 TEST(Faults, AStoppedRankIsNamedAtTheDeadline) {
-  const Outcome outcome =
-      with_fault("stop@rank1:reduce_scatter#5", 3,
-                 "--shutdown-timeout 1 --grace 2 " + cifar("--steps 20"), "SHARDGRAD_DEADLINE=2");
-  EXPECT_NE(outcome.status, 0);
+  const fs::path metrics = scratch("stopped.jsonl");
+  const Outcome outcome = with_fault(
+      "stop@rank1:reduce_scatter#5", 3,
+      "--shutdown-timeout 1 --grace 2 " + cifar("--steps 20 --metrics " + metrics.string()),
+      "SHARDGRAD_DEADLINE=2");
+  EXPECT_EQ(outcome.status, 1) << outcome.err;
   expect_in(outcome, "waited 2000 ms for rank 1 in reduce_scatter of unit ");
   expect_in(outcome, "rank 1 last entered ");
+  EXPECT_EQ(count_of(outcome.err, "shardgrad run: rank "), 1u) << outcome.err;
+  EXPECT_TRUE(processes_with(metrics.string()).empty()) << "the stopped one has gone, too";
 }
 
 TEST(Faults, MismatchesAreToldByBothSides) {
@@ -372,6 +420,32 @@ TEST(Faults, RestartsTheGroupAfterAKill) {
                  R"(starting all again \(restart 1 of 1\)\n)")))
       << outcome.err;
   EXPECT_EQ(count_of(outcome.err, "shardgrad run: "), 1u) << outcome.err;
+}
+
+// Two launchers on one machine; that of the rank that is killed starts it again at once, the other
+// when its own has failed.
+TEST(Faults, RestartsTheGroupsOfTwoNodesAfterAKill) {
+  for (const int culprit : {0, 1}) {
+    SCOPED_TRACE(culprit);
+    const fs::path rank = scratch("rank.sh"), nodes = scratch("nodes.sh");
+    std::ofstream(rank) << "if [ $SHARDGRAD_RESTART_COUNT = 0 ]; then export "
+                        << fmt::format("SHARDGRAD_FAULT=kill@rank{}:step#3; fi; exec {}", culprit,
+                                       binary("linear"))
+                        << " --plan zero3 --threads 1\n";
+    const std::string node = fmt::format(
+        "{} run --nnodes 2 --nproc-per-node 1 --max-restarts 1 --master-addr 127.0.0.1 "
+        "--master-port {} --node-rank ",
+        binary("shardgrad"), free_port());
+    std::ofstream(nodes) << fmt::format(
+        "export SHARDGRAD_TOKEN=two-nodes SHARDGRAD_DEADLINE=30\n"
+        "{0} 1 sh {1} & second=$!\n{0} 0 sh {1} || exit 1\nwait $second\n",
+        node, rank.string());
+    const Outcome outcome = shell("sh " + nodes.string());
+    EXPECT_EQ(outcome.status, 0) << outcome.err;
+    EXPECT_EQ(count_of(outcome.out, "step 10"), 1u) << outcome.out;
+    EXPECT_EQ(count_of(outcome.err, "starting all again (restart 1 of 1)"), 2u) << outcome.err;
+    EXPECT_EQ(count_of(outcome.err, "[store] refused"), 0u) << outcome.err;
+  }
 }
 
 #else
