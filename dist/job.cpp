@@ -34,7 +34,7 @@ void close_socket(int fd) {
 
 }  // namespace
 
-Job::Job(int ranks, const LaunchOptions& options, const std::string& configuration)
+Job::Job(int ranks, const LaunchOptions& options, [[maybe_unused]] const std::string& configuration)
     : ranks_(ranks), options_(options) {
   SG_CHECK(options.backend != Backend::nccl || options.device.is_cuda(),
            "[launch] the backend nccl connects GPUs, and the ranks compute on {}; give --device "
