@@ -2,6 +2,7 @@
 
 #include <charconv>
 #include <cstdlib>
+#include <limits>
 #include <string_view>
 
 #include "core/check.h"
@@ -77,6 +78,9 @@ std::optional<ProcessEnvironment> process_environment(const GetVariable& variabl
                                         : "torchrun";
     // torchrun's agent holds MASTER_PORT itself.
     shift = e.launcher == "torchrun" ? 1 : 0;
+    e.attempt = v.number(
+        e.launcher == "torchrun" ? "TORCHELASTIC_RESTART_COUNT" : "SHARDGRAD_RESTART_COUNT", 0,
+        std::numeric_limits<int>::max(), 0);
   } else if (v.has("OMPI_COMM_WORLD_SIZE")) {
     e.launcher = "mpirun";
     read_ranks(v,

@@ -19,6 +19,7 @@ struct ProcessEnvironment {
   std::string address = "127.0.0.1";  ///< of the store
   int port = 0;                       ///< of the store
   std::string job;                    ///< an id of the job, if the launcher has one
+  int attempt = 0;                    ///< how often its launcher has started it again
   std::string token;                  ///< SHARDGRAD_TOKEN; empty: by a file of rank 0's
   int listening_socket = -1;          ///< rank 0's, handed in by `shardgrad run`
   int failure_fd = -1;                ///< where `shardgrad run` wants to hear whose failure it is

@@ -38,7 +38,8 @@ Rendezvous::Rendezvous(const ProcessEnvironment& environment, const std::string&
                          .rank = environment_.rank,
                          .world_size = environment_.world_size,
                          .job = environment_.job,
-                         .configuration = fmt::format("{:016x}", name_key(configuration))};
+                         .configuration = fmt::format("{:016x}", name_key(configuration)),
+                         .attempt = environment_.attempt};
     std::unique_ptr<TokenFile> file;
     if (identity.token.empty())
       file = std::make_unique<TokenFile>(environment_.job, environment_.port);

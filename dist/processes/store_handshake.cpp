@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "dist/processes/store_client.h"
+#include "dist/say.h"
 
 namespace sg::dist {
 
@@ -24,14 +25,14 @@ StoreClient::StoreClient(const std::string& address, int port, JobIdentity ident
   SG_CHECK(port > 0 && port <= 65535, "[store] port {}; expected 1 to 65535", port);
   if (search == milliseconds(0)) search = limit;
   const Deadline deadline(limit), found(search);
-  std::string over;  // what the store of a failed job said
+  std::string over;  // why the attempt of the store there has failed
   for (milliseconds pause(10);; pause = std::min(2 * pause, milliseconds(1000))) {
     std::string why = "nobody listens there";
     socket_ = connect_to(address, port, found, why);
     if (socket_.open() && handshake(found, deadline, why, over)) break;
     socket_ = Fd();
     if (found.passed()) {
-      if (!over.empty()) why += fmt::format(" (one there said: {})", over);
+      if (!over.empty() && !why.ends_with(over)) why += "; before, an attempt failed: " + over;
       not_found(
           "[store] rank {} cannot join the store at {} within {}: {}; is rank 0 running there, and "
           "is the port open?",
@@ -102,7 +103,8 @@ bool StoreClient::handshake(const Deadline& found, const Deadline& deadline, std
                                           .rank = identity_.rank,
                                           .world_size = identity_.world_size,
                                           .job = identity_.job,
-                                          .configuration = identity_.configuration});
+                                          .configuration = identity_.configuration,
+                                          .attempt = identity_.attempt});
   if (!send_all(socket_.get(), join, deadline, why)) return false;
   Message reply;
   std::size_t used = 0;
@@ -114,8 +116,12 @@ bool StoreClient::handshake(const Deadline& found, const Deadline& deadline, std
            "[store] the store at {} answered rank {} with what is no answer to a join", where_,
            identity_.rank);
   if (reply.type == MessageType::over) {
+    why = "it is the store of an attempt that has failed: " + reply.text;
+    if (over.empty()) {
+      say_error("[store] rank {} waits for the next store at {}: {}\n", identity_.rank, where_,
+                why);
+    }
     over = reply.text;
-    why = "it is the store of a job that has failed";
     return false;
   }
   SG_CHECK(reply.type == MessageType::done, "[store] refused by the job at {}: {}", where_,

@@ -39,7 +39,7 @@ StoreJob::StoreJob(JobIdentity identity, Limits limits)
   places_.resize(identity_.world_size);
 }
 
-std::optional<std::string> StoreJob::join(Session& session, const Message& m) {
+std::string StoreJob::mismatch(const Message& m) const {
   if (m.job != identity_.job) {
     return fmt::format("rank {} belongs to job '{}', the store to job '{}'", m.rank, m.job,
                        identity_.job);
@@ -56,16 +56,18 @@ std::optional<std::string> StoreJob::join(Session& session, const Message& m) {
         "rank {} has configuration {}, the job {}; start every rank with the same options", m.rank,
         m.configuration, identity_.configuration);
   }
+  return "";
+}
+
+std::optional<Message> StoreJob::join(Session& session, const Message& m) {
+  if (const std::string text = mismatch(m); !text.empty()) return refused(m.request, text);
+  // Another node's launcher was quicker to start its ranks again than this store to end.
+  if (failure_ && m.attempt > identity_.attempt)
+    return Message{.type = MessageType::over, .request = m.request, .text = capped(failure_->text)};
   Place& place = places_[m.rank];
   if (!place.peer.empty()) {
-    const std::string twice =
-        fmt::format("rank {} has joined already, from {}", m.rank, place.peer);
-    if (!failure_) return twice;
-    // Another node's launcher was quicker to start its ranks again than this store to end.
-    session.send({.type = MessageType::over,
-                  .request = m.request,
-                  .text = capped(twice + ", and that job has failed: " + failure_->text)});
-    return std::nullopt;
+    return refused(m.request,
+                   fmt::format("rank {} has joined already, from {}", m.rank, place.peer));
   }
   place.session = &session;
   place.peer = session.peer();

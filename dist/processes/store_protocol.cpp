@@ -54,7 +54,7 @@ bool fields(M& m, Visit&& visit) {
   switch (m.type) {
     case MessageType::join:
       return visit(m.rank) && visit(m.world_size) && visit(m.job, kMaxName) &&
-             visit(m.configuration, kMaxName);
+             visit(m.configuration, kMaxName) && visit(m.attempt);
     case MessageType::set:
       return visit(m.key, kMaxKey) && visit(m.value, kMaxValue);
     case MessageType::get:

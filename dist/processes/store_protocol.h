@@ -22,13 +22,14 @@
 
 namespace sg::dist {
 
-/// Who asks, or who is asked. All ranks of a job must agree on all but the rank.
+/// Who asks, or who is asked. All ranks of a job must agree on all but rank and attempt.
 struct JobIdentity {
   std::string token;  ///< the secret; never sent, never in a text
   int rank = 0;       ///< ignored for the server
   int world_size = 1;
   std::string job;            ///< an id, at most store::kMaxName bytes
   std::string configuration;  ///< a hash in hex, at most store::kMaxName bytes
+  int attempt = 0;            ///< how often its launcher has started it again; need not agree
 };
 
 /// The first failure of a job; the text names the rank where it matters.
@@ -119,15 +120,14 @@ bool same(const Mac& a, const Mac& b);
 Nonce random_nonce();
 
 enum class MessageType : std::uint8_t {
-  // Of a rank. Each is answered by done, value or refused with its request number.
-  join =
-      1,   ///< rank, world_size, job, configuration; the first, and only once; or answered by over
-  set,     ///< key, value
-  get,     ///< key; answered when it is there
-  wait,    ///< key; as get, without the value
-  cancel,  ///< the waiting request of this number is dropped; not answered
-  fail,    ///< text
-  leave,   ///< postings
+  // Of a rank. Each is answered by done, value, refused or over with its request number.
+  join = 1,  ///< rank, world_size, job, configuration, attempt; the first, and only once
+  set,       ///< key, value
+  get,       ///< key; answered when it is there
+  wait,      ///< key; as get, without the value
+  cancel,    ///< the waiting request of this number is dropped; not answered
+  fail,      ///< text
+  leave,     ///< postings
   // Of the store. Ready, failed and left are sent unasked, request 0.
   done = 65,
   value,    ///< value
@@ -135,8 +135,7 @@ enum class MessageType : std::uint8_t {
   ready,    ///< all ranks have joined
   failed,   ///< rank, text
   left,     ///< rank, postings
-  over  ///< text; the rank had joined, and the job has failed since: the next one's store is not
-        ///< here yet
+  over      ///< text; an answer to a join: the job has failed, and that of this attempt comes
 };
 
 /// One message; a type uses the fields that its comment names.
@@ -151,6 +150,7 @@ struct Message {
   std::string text{};
   std::string job{};
   std::string configuration{};
+  std::int32_t attempt = 0;
 };
 
 /// Error: a field is longer than its cap.

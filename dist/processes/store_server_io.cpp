@@ -115,7 +115,8 @@ bool StoreServer::settle(Connection& c, Time now) {
 void StoreServer::say_refused(const Session& session) {
   // Counted apart: noise at the port must not hide that a rank came with a wrong token.
   int& said = session.spoke_well() ? rank_refusals_said_ : refusals_said_;
-  if (session.reason() == kNoGoodbye || said == kMostRefusalsSaid) return;
+  if (session.reason() == kNoGoodbye || session.reason() == kTooEarly) return;
+  if (said == kMostRefusalsSaid) return;
   ++said;
   say(fmt::format("[store] refused {}: {}{}", session.peer(), session.reason(),
                   said == kMostRefusalsSaid ? " (further ones are not told)" : ""));

@@ -77,10 +77,9 @@ void Session::refuse(Status status, const std::string& reason) {
 void Session::act(const Message& message) {
   if (joined()) return job_.serve(*this, message);
   if (message.type != MessageType::join) return close("it asked before it joined");
-  if (const auto refusal = job_.join(*this, message)) {
-    Message reply{.type = MessageType::refused, .request = message.request, .text = *refusal};
-    send(reply);
-    close(*refusal);
+  if (const auto answer = job_.join(*this, message)) {
+    send(*answer);
+    close(answer->type == MessageType::over ? kTooEarly : answer->text);
   }
 }
 

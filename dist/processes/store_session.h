@@ -18,6 +18,8 @@ class Session;
 
 /// The reason of a session whose connection just ended.
 inline constexpr const char* kNoGoodbye = "its connection to the store ended without a goodbye";
+/// That of one whose job's store comes when this one has ended.
+inline constexpr const char* kTooEarly = "it is of a later attempt";
 
 /// Keys and values, who has joined and who has left, and the job's first failure.
 class StoreJob {
@@ -30,8 +32,9 @@ class StoreJob {
   StoreJob(JobIdentity identity, Limits limits);
   const JobIdentity& identity() const { return identity_; }
 
-  /// Lets the session in as the rank it says it is, or returns why not.
-  std::optional<std::string> join(Session& session, const Message& message);
+  /// Lets the session in as the rank it says it is, or returns the answer that keeps it out:
+  /// refused or over.
+  std::optional<Message> join(Session& session, const Message& message);
   /// A request of a rank that has joined.
   void serve(Session& session, const Message& message);
   /// The session ends. A rank that has joined and not left is lost, and that fails the job.
@@ -59,6 +62,7 @@ class StoreJob {
     MessageType type;
   };
 
+  std::string mismatch(const Message& join) const;  // with what the job is; empty if none
   void set(Session& session, const Message& message);
   void find(Session& session, const Message& message);
   void leave(Session& session, std::uint64_t postings);

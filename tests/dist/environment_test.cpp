@@ -56,6 +56,16 @@ TEST(Environment, OwnLauncherAndTorchrun) {
   EXPECT_EQ(read(kRun)->port, 29500);
 }
 
+TEST(Environment, TheAttemptIsTheLaunchersCountOfRestarts) {
+  EXPECT_EQ(read(kRun)->attempt, 0);
+  const Variables both = {{"SHARDGRAD_RESTART_COUNT", "2"}, {"TORCHELASTIC_RESTART_COUNT", "1"}};
+  Variables own = both, torch = both;
+  own["SHARDGRAD_RUN"] = "1";
+  torch["TORCHELASTIC_RUN_ID"] = "none";
+  EXPECT_EQ(read(with(kRun, own))->attempt, 2);
+  EXPECT_EQ(read(with(kRun, torch))->attempt, 1);
+}
+
 TEST(Environment, TheListeningSocketIsRankZeros) {
   const Variables socket = {{"SHARDGRAD_STORE_FD", "5"}};
   EXPECT_EQ(read(with(kRun, socket))->listening_socket, -1);

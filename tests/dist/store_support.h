@@ -22,7 +22,7 @@ inline const std::string kTestToken = "1f2e3d4c5b6a79880123456789abcdef";
 inline constexpr milliseconds kSoon{5'000};  // for what must come; a test fails after it
 
 inline JobIdentity identity(int rank, int world_size) {
-  return {kTestToken, rank, world_size, "job-7", "c0ffee"};
+  return {kTestToken, rank, world_size, "job-7", "c0ffee", 0};
 }
 
 /// The lines that a store says.

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <future>
 
 #include "tests/dist/store_support.h"
 
@@ -295,32 +296,47 @@ TEST(StoreFailure, ALostStoreIsRankZero) {
   EXPECT_EQ(rank->failure()->text, text);
 }
 
-// As on a node that starts its ranks again before the others have.
-TEST(StoreFailure, ALostRankThatComesAgainWaitsForTheNextStore) {
-  auto first = std::make_unique<TestStore>(2);
+JobIdentity again(int rank, int world_size) {
+  JobIdentity who = identity(rank, world_size);
+  who.attempt = 1;
+  return who;
+}
+
+// As on a node that starts its ranks again before the others have: one that had joined, and one
+// that had not.
+TEST(StoreFailure, RanksOfALaterAttemptWaitForItsStore) {
+  const Fd listener = listen_on("127.0.0.1", 0);  // whose port stays
+  StoreServer::Options options;
+  options.listening_socket = dup(listener.get());
+  auto first = std::make_unique<TestStore>(3, options);
   const int port = first->port();
-  auto ranks = first->clients(2);
-  ranks[1].reset();
-  failure_of(*ranks[0]);
-  const std::string early = error_of(
-      [&] { StoreClient("127.0.0.1", port, identity(1, 2), milliseconds(200), milliseconds(0)); });
-  EXPECT_HAS(early, "rank 1 cannot join the store at 127.0.0.1:");
-  EXPECT_HAS(early, " (one there said: rank 1 has joined already, from 127.0.0.1:");
-  EXPECT_HAS(early, ", and that job has failed: rank 1 lost: ");
-  EXPECT_EQ(first->said->text(), "") << "the store has nobody refused";
-  std::unique_ptr<StoreClient> again;
-  std::thread joins(
-      [&] { again = std::make_unique<StoreClient>("127.0.0.1", port, identity(1, 2), kSoon); });
+  auto zero = first->client(identity(0, 3));
+  first->client(again(1, 3)).reset();  // an attempt of a living job is as good as any
+  failure_of(*zero);
+  const std::string early =
+      error_of([&] { StoreClient("127.0.0.1", port, again(2, 3), kSoon, milliseconds(1000)); });
+  EXPECT_HAS(early, "[store] rank 2 cannot join the store at 127.0.0.1:");
+  EXPECT_HAS(early, " within 1 s: ");
+  EXPECT_HAS(early, " failed: rank 1 lost: its connection to the store ended without a goodbye; ");
+  // One that is no later is told that the job has failed, or that it is there already.
+  EXPECT_HAS(failure_of(*first->client(identity(2, 3))), "rank 1 lost");
+  EXPECT_HAS(error_of([&] { first->client(identity(1, 3)); }), "rank 1 has joined already, from ");
+  EXPECT_EQ(first->said->text().find("rank 2"), std::string::npos) << first->said->text();
+
+  std::vector<std::future<std::unique_ptr<StoreClient>>> back;
+  for (const int rank : {1, 2})
+    back.push_back(std::async(std::launch::async, [port, rank] {
+      return std::make_unique<StoreClient>("127.0.0.1", port, again(rank, 3), kSoon);
+    }));
   sleep_ms(100);
-  ranks.clear();
+  zero.reset();
   first.reset();
-  StoreServer::Options listen;
-  listen.port = port;
-  const TestStore second(2, listen);
-  const auto zero = second.client(identity(0, 2));
+  options.listening_socket = dup(listener.get());
+  const TestStore second(3, options);
+  zero = second.client(again(0, 3));
   zero->wait_all_joined(kSoon);
-  joins.join();
-  EXPECT_FALSE(again->failure());
+  const auto one = back[0].get(), two = back[1].get();
+  for (const auto* rank : {zero.get(), one.get(), two.get()}) EXPECT_FALSE(rank->failure());
 }
 
 TEST(StoreLeave, TellsHowManyPostings) {

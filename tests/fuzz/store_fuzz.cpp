@@ -38,7 +38,7 @@ void require(bool condition, const char* what) {
 
 const std::string kToken = "token";
 
-JobIdentity job_of(int rank) { return {kToken, rank, 3, "job", "c0ffee"}; }
+JobIdentity job_of(int rank) { return {kToken, rank, 3, "job", "c0ffee", 0}; }
 
 std::string hello_for(const Nonce& nonce) {
   Hello hello;
@@ -46,13 +46,14 @@ std::string hello_for(const Nonce& nonce) {
   return encode(hello);
 }
 
-std::string join_of(int rank) {
+std::string join_of(int rank, int attempt = 0) {
   const JobIdentity who = job_of(rank);
   return encode(Message{.type = MessageType::join,
                         .rank = who.rank,
                         .world_size = who.world_size,
                         .job = who.job,
-                        .configuration = who.configuration});
+                        .configuration = who.configuration,
+                        .attempt = attempt});
 }
 
 // What is accepted must be what its own encoding gives.
@@ -207,7 +208,7 @@ std::vector<std::string> store_seeds() {
   seeds.push_back('\3' + join_of(1));
   std::string all_types;
   std::string talk = '\5' + step(0, 2) + step(1, 2) + step(2, 2) + step(3, 4, hello_for(nonce));
-  for (const int type : {1, 2, 3, 4, 5, 6, 7, 65, 66, 67, 68, 69, 70}) {
+  for (const int type : {1, 2, 3, 4, 5, 6, 7, 65, 66, 67, 68, 69, 70, 71}) {
     const Message message{.type = static_cast<MessageType>(type),
                           .request = 7,
                           .rank = 1,
@@ -217,7 +218,8 @@ std::vector<std::string> store_seeds() {
                           .value = "value",
                           .text = "text",
                           .job = "job",
-                          .configuration = "c0ffee"};
+                          .configuration = "c0ffee",
+                          .attempt = 1};
     all_types += encode(message);
     seeds.push_back('\2' + encode(message));
     talk += step(type % 3, 4, encode(message)) + step((type + 1) % 3, 4, encode(message));
@@ -234,6 +236,7 @@ std::vector<std::string> store_seeds() {
   const std::string leave = encode(Message{.type = MessageType::leave, .postings = 41});
   seeds.push_back(join + step(0, 4, leave) + step(0, 4, get) + step(0, 0) + step(1, 4, set));
   seeds.push_back(join + step(0, 4, get) + step(1, 3) + step(2, 2) + step(2, 4, get));
+  seeds.push_back(join + step(1, 0) + step(2, 1) + step(2, 4, join_of(1, 1)) + step(2, 4, get));
   return seeds;
 }
 
