@@ -66,10 +66,11 @@ struct Report {
   std::array<Bytes, kKinds> bytes;
   struct Flow {
     Traffic predicted;              ///< of one step, of every rank
-    std::vector<Traffic> measured;  ///< one a rank; exact only if every step was like the others
-    bool even = true;               ///< each total is a whole number of steps' worth
+    std::vector<Traffic> measured;  ///< of one step (the mean, rounded down), one a rank
+    std::vector<bool> even;         ///< the rank's total is a whole number of steps' worth
+    bool matches(std::size_t rank) const { return even[rank] && measured[rank] == predicted; }
     bool matches() const;
-    /// The first rank that sent something else than predicted, or 0.
+    /// The first rank that does not match, or 0.
     std::size_t odd_rank() const;
     /// What that rank sent in a step.
     Traffic shown() const;

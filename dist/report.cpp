@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/check.h"
 #include "core/cuda/cuda.h"
 #include "core/exact_sum.h"
 #include "dist/arrows.h"
@@ -52,11 +53,11 @@ CardReport look_at_card(Comm& comm) {
   return card;
 }
 
-using TrafficByName = std::map<std::string, Traffic, std::less<>>;
+template <class T>
+using ByName = std::map<std::string, T, std::less<>>;
 
 // What each rank has sent, on all ranks; by every name that any of them has. Collective.
-std::map<std::string, std::vector<Traffic>, std::less<>> of_all_ranks(Comm& comm,
-                                                                      const TrafficByName& mine) {
+ByName<std::vector<Traffic>> of_all_ranks(Comm& comm, const ByName<Traffic>& mine) {
   struct Entry {
     char name[48];
     std::int64_t calls, bytes;
@@ -70,12 +71,14 @@ std::map<std::string, std::vector<Traffic>, std::less<>> of_all_ranks(Comm& comm
   std::size_t at = 0;
   for (const auto& [name, sum] : mine) {
     Entry entry{.name = {}, .calls = sum.calls, .bytes = sum.bytes};
-    name.copy(entry.name, sizeof entry.name - 1);
+    SG_CHECK(name.size() < sizeof entry.name, "[report] a collective's name of {} bytes: {}",
+             name.size(), name);
+    name.copy(entry.name, name.size());
     std::memcpy(&words[at], &entry, sizeof entry);
     at += kWords;
   }
   const std::vector<std::uint64_t> all = exchange(comm, "control", words);
-  std::map<std::string, std::vector<Traffic>, std::less<>> result;
+  ByName<std::vector<Traffic>> result;
   for (std::size_t i = 0; i < all.size() / kWords; ++i) {
     Entry entry;
     std::memcpy(&entry, &all[i * kWords], sizeof entry);
@@ -129,7 +132,7 @@ Report Engine::report() {
     }
   }
   if (current_rank().device.is_cuda()) report.card = look_at_card(comm_);
-  TrafficByName mine = account_->traffic(Phase::training);
+  ByName<Traffic> mine = account_->traffic(Phase::training);
   for (const auto& [name, flow] : predicted.traffic) mine.try_emplace(name);
   const std::int64_t steps = std::max<std::int64_t>(steps_, 1);
   for (const auto& [name, sums] : of_all_ranks(comm_, mine)) {
@@ -137,7 +140,7 @@ Report Engine::report() {
     if (const auto it = predicted.traffic.find(name); it != predicted.traffic.end())
       flow.predicted = it->second;
     for (const Traffic& sum : sums) {
-      flow.even = flow.even && sum.calls % steps == 0 && sum.bytes % steps == 0;
+      flow.even.push_back(sum.calls % steps == 0 && sum.bytes % steps == 0);
       flow.measured.push_back({sum.calls / steps, sum.bytes / steps});
     }
   }
@@ -146,15 +149,16 @@ Report Engine::report() {
 
 std::size_t Report::Flow::odd_rank() const {
   for (std::size_t r = 0; r < measured.size(); ++r)
-    if (measured[r] != predicted) return r;
+    if (!matches(r)) return r;
   return 0;
 }
 
 Traffic Report::Flow::shown() const { return measured.empty() ? Traffic{} : measured[odd_rank()]; }
 
 bool Report::Flow::matches() const {
-  return even && std::all_of(measured.begin(), measured.end(),
-                             [&](const Traffic& of_a_rank) { return of_a_rank == predicted; });
+  for (std::size_t r = 0; r < measured.size(); ++r)
+    if (!matches(r)) return false;
+  return true;
 }
 
 bool Report::matches() const {
@@ -219,7 +223,10 @@ std::string Report::text() const {
     const Traffic sent = flow.shown();
     out += fmt::format("  {:<28} {:>14} {:>14}", fmt::format("{} ({} calls)", name, sent.calls),
                        megabytes(flow.predicted.bytes), megabytes(sent.bytes));
-    if (steps != 0 && !flow.matches()) out += fmt::format("  DIFFERS on rank {}", flow.odd_rank());
+    if (steps != 0 && !flow.matches()) {
+      const std::size_t r = flow.odd_rank();
+      out += fmt::format("  DIFFERS on rank {}{}", r, flow.even[r] ? "" : ", not in every step");
+    }
     out += '\n';
   }
   return out;

@@ -333,30 +333,36 @@ TEST_P(EveryPlan, NotANumberIsNotHidden) {
 
 TEST_P(EveryPlan, WhatOneRankSendsTooMuchIsInEveryRanksReport) {
   for (const char* name : {"reduce_scatter", "of_a_new_arrow"})
-    launch_ranks(
-        3,
-        [&](Rank& rank) {
-          const auto engine = initialize(small_net(), optim::sgd({.lr = 0.1}), {.plan = plan()});
-          const Engine::Function loss = [&](std::span<const Var> x) {
-            Rank& here = current_rank();
-            if (rank.index == 1 && !x[0].value().is_meta())
-              here.account->book_traffic(Phase::training, name, 8);
-            return mean(square(engine->module()(x[0])));
-          };
-          const Var x(sample_rows(2, rank.index, 2, {4}, DType::f32));
-          engine->backward(engine->forward(loss, {&x, 1}));
-          engine->step();
-          const Report report = engine->report();
-          EXPECT_FALSE(report.matches());
-          const std::string text = report.text();
-          EXPECT_EQ(std::count(text.begin(), text.end(), 'D'), 1) << text;
-          EXPECT_HAS(text, "DIFFERS on rank 1");
-          const Report::Flow& flow = report.traffic.at(name);
-          ASSERT_EQ(flow.measured.size(), 3u);
-          for (const std::size_t r : {0u, 1u, 2u})
-            EXPECT_EQ(flow.measured[r].bytes - flow.predicted.bytes, r == 1 ? 8 : 0) << r;
-        },
-        launch());
+    for (const int steps : {1, 3})
+      launch_ranks(
+          3,
+          [&](Rank& rank) {
+            const auto engine = initialize(small_net(), optim::sgd({.lr = 0.1}), {.plan = plan()});
+            const Engine::Function loss = [&](std::span<const Var> x) {
+              Rank& here = current_rank();
+              if (rank.index == 1 && engine->steps() == 0 && !x[0].value().is_meta())
+                here.account->book_traffic(Phase::training, name, 8);
+              return mean(square(engine->module()(x[0])));
+            };
+            for (int step = 0; step < steps; ++step) {
+              const Var x(sample_rows(2, rank.index, 2, {4}, DType::f32));
+              engine->backward(engine->forward(loss, {&x, 1}));
+              engine->step();
+            }
+            const Report report = engine->report();
+            EXPECT_FALSE(report.matches());
+            const std::string text = report.text(), mark = "  DIFFERS on rank 1";
+            EXPECT_HAS(text, steps == 1 ? mark + "\n" : mark + ", not in every step\n");
+            EXPECT_EQ(text.find("DIFFERS", text.find(mark) + mark.size()), std::string::npos)
+                << text;
+            const Report::Flow& flow = report.traffic.at(name);
+            ASSERT_EQ(flow.measured.size(), 3u);
+            for (const std::size_t r : {0u, 1u, 2u}) {
+              EXPECT_EQ(flow.measured[r].bytes - flow.predicted.bytes, r == 1 ? 8 / steps : 0) << r;
+              EXPECT_EQ(flow.matches(r), r != 1) << r;
+            }
+          },
+          launch());
 }
 
 // ---- two engines, and none of the launcher

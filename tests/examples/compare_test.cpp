@@ -21,7 +21,8 @@ Result result(const std::string& plan, int ranks, int accumulate, std::vector<do
   for (auto& bytes : r.report.bytes)
     bytes.predicted = bytes.measured =
         std::vector<std::int64_t>(static_cast<std::size_t>(ranks), 4096);
-  r.report.traffic["all_gather"] = {.predicted = {5, 12345}, .measured = {{5, 12345}, {5, 12345}}};
+  r.report.traffic["all_gather"] = {
+      .predicted = {5, 12345}, .measured = {{5, 12345}, {5, 12345}}, .even = {true, true}};
   r.weights = 77;
   return r;
 }
