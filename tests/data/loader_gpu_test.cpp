@@ -107,13 +107,14 @@ TEST_P(GpuLoader, KeptTensorsKeepTheirValues) {
 class OneProcessor {
  public:
   OneProcessor() {
-    sched_getaffinity(0, sizeof before_, &before_);
+    CPU_ZERO(&before_);
+    EXPECT_EQ(sched_getaffinity(0, sizeof before_, &before_), 0);
     cpu_set_t one;
     CPU_ZERO(&one);
     CPU_SET(static_cast<std::size_t>(sched_getcpu()), &one);
-    sched_setaffinity(0, sizeof one, &one);
+    EXPECT_EQ(sched_setaffinity(0, sizeof one, &one), 0);
   }
-  ~OneProcessor() { sched_setaffinity(0, sizeof before_, &before_); }
+  ~OneProcessor() { EXPECT_EQ(sched_setaffinity(0, sizeof before_, &before_), 0); }
   OneProcessor(const OneProcessor&) = delete;
   OneProcessor& operator=(const OneProcessor&) = delete;
 

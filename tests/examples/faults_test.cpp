@@ -159,7 +159,6 @@ TEST(JobStarts, TwentyAtOnce) {
 
 class TwoHosts : public testing::TestWithParam<Launcher> {};
 const Launcher kTorchrun{"torchrun", "torchrun", "--no-python --nproc-per-node {}"};
-const Launcher kMpirun{"mpirun", "mpirun", "--oversubscribe --allow-run-as-root"};
 INSTANTIATE_TEST_SUITE_P(Launchers, TwoHosts, testing::Values(kOwn, kTorchrun, kMpirun),
                          [](const auto& info) { return std::string(info.param.name); });
 
@@ -218,7 +217,9 @@ TEST_P(TwoHosts, HaveTheBitsOfThreads) {
   const fs::path script = scratch("hosts.sh");
   std::ofstream(script) << text;
   const Outcome outcome = shell("sh " + script.string());
-  if (outcome.err.find("Operation not permitted") != std::string::npos)
+  if (outcome.status != 0 &&
+      (outcome.err.find("RTNETLINK answers: Operation not permitted") != std::string::npos ||
+       outcome.err.find("nsenter: reassociate") != std::string::npos))
     GTEST_SKIP() << "this user may not connect network namespaces: " << outcome.err;
   ASSERT_EQ(outcome.status, 0) << outcome.out << outcome.err;
   const MetricsFile hosts = read_metrics(metrics);
@@ -292,10 +293,11 @@ TEST(Faults, AKilledRankLeavesNoTokenFile) {
   fs::create_directories(temporary);
   const std::string program = binary("linear") + " --steps 1000000 --plan zero3 --threads 1";
   for (const int culprit : {0, 1}) {
-    const Outcome outcome = shell(
-        fmt::format("XDG_RUNTIME_DIR={0} WORLD_SIZE=2 SHARDGRAD_PORT={1} "
-                    "SHARDGRAD_FAULT=kill@rank{2}:step#3 sh -c 'RANK=1 {3} & RANK=0 {3} & wait'",
-                    temporary.string(), free_port(), culprit, program));
+    const Outcome outcome =
+        shell(fmt::format("XDG_RUNTIME_DIR={0} WORLD_SIZE=2 SHARDGRAD_PORT={1} "
+                          "SHARDGRAD_FAULT=kill@rank{2}:step#3 sh -c 'RANK=0 {3} & "
+                          "until [ -n \"$(ls -A {0})\" ]; do sleep 0.01; done; RANK=1 {3} & wait'",
+                          temporary.string(), free_port(), culprit, program));
     EXPECT_EQ(count_of(outcome.err, fmt::format("rank {} lost in ", culprit)), 1u) << outcome.err;
     EXPECT_TRUE(fs::is_empty(temporary)) << culprit;
   }

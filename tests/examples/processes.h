@@ -44,5 +44,6 @@ inline std::string launch(const Launcher& l, int n) {
 }
 
 inline const Launcher kOwn{"shardgrad", nullptr, "run --nproc-per-node {}"};
+inline const Launcher kMpirun{"mpirun", "mpirun", "--oversubscribe --allow-run-as-root -n {}"};
 
 }  // namespace sg::test
