@@ -19,8 +19,8 @@
 
 namespace sg::dist {
 
-/// Nobody listens in time, or what does is not the store of this job and attempt: it is worth
-/// asking where that is.
+/// Nobody listens in time, or what does is not this job's store, or still that of an attempt which
+/// has failed: it is worth asking where it is.
 class StoreNotFound : public Error {
  public:
   using Error::Error;
@@ -38,8 +38,8 @@ class StoreClient {
   /// of an attempt before this one, which has failed, it tries again, until the deadline. Refused
   /// at once, with both values: another version, token, job, world size or configuration; a rank
   /// that is out of range or has joined already. StoreNotFound: nobody listens, or what does speaks
-  /// otherwise, or with another token or of another attempt; after `search` already, if that is not
-  /// 0 (a store that has proven to be the job's has until the deadline to answer).
+  /// otherwise, or with another token, or for a failed attempt; after `search` already, if that is
+  /// not 0 (a store that has proven to be the job's has until the deadline to answer).
   StoreClient(const std::string& address, int port, JobIdentity identity, milliseconds deadline,
               milliseconds search = milliseconds(0));
   /// Without leave() before it, the others see this rank lost.

@@ -61,16 +61,19 @@ std::string StoreJob::mismatch(const Message& m) const {
 
 std::optional<Message> StoreJob::join(Session& session, const Message& m) {
   if (const std::string text = mismatch(m); !text.empty()) return refused(m.request, text);
-  // Another node's launcher was quicker to start its ranks again than this store to end.
-  if (failure_ && m.attempt > identity_.attempt)
-    return Message{.type = MessageType::over, .request = m.request, .text = capped(failure_->text)};
   Place& place = places_[m.rank];
+  // Another node's launcher was quicker to start its ranks again than this store to end. Counts of
+  // launchers may differ: what counts is this rank's own, where it was here before.
+  const int before = place.peer.empty() ? identity_.attempt : place.attempt;
+  if (failure_ && m.attempt > before)
+    return Message{.type = MessageType::over, .request = m.request, .text = capped(failure_->text)};
   if (!place.peer.empty()) {
     return refused(m.request,
                    fmt::format("rank {} has joined already, from {}", m.rank, place.peer));
   }
   place.session = &session;
   place.peer = session.peer();
+  place.attempt = m.attempt;
   session.rank_ = m.rank;
   ++joined_;
   ++present_;

@@ -53,6 +53,7 @@ class StoreJob {
   struct Place {
     Session* session = nullptr;
     std::string peer;  // where it joined from; empty if it has not
+    int attempt = 0;   // as which it joined
     bool left = false;
     std::uint64_t postings = 0;
   };
