@@ -50,6 +50,13 @@ struct CardReport {
   std::int64_t since = 0;       ///< come since: kernels, NCCL, other processes
 };
 
+/// Kinds whose peak is predicted to the byte, and those that have a prediction at all (gathered's
+/// is a bound).
+constexpr bool is_exact(Kind kind) {
+  return kind == Kind::parameters || kind == Kind::gradients || kind == Kind::optimizer;
+}
+constexpr bool is_predicted(Kind kind) { return is_exact(kind) || kind == Kind::gathered; }
+
 /// What Engine::report() gives; all but `card` is the same on every rank.
 struct Report {
   std::string plan;
